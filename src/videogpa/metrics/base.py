@@ -1,0 +1,49 @@
+"""The contract of metrics: a clip and what is known about it in, one number (or the reason for none) out."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from videogpa.geometry.base import GeometryPrediction
+from videogpa.tensors import Flow, Mask, Video
+
+Need = Literal["geometry", "truth"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """The one true continuation of a procedural prompt, for oracle metrics only.
+
+    frames [t 3 h w] in [0, 1]; flow [t 2 h w] from frame 0 to frame t in pixels of frame 0;
+    covisible [t h w]: pixels of frame 0 still seen in frame t.
+    """
+
+    frames: Video
+    flow: Flow
+    covisible: Mask
+    geometry: GeometryPrediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Everything a metric may look at. Frames [t 3 h w] in [0, 1]."""
+
+    frames: Video
+    geometry: GeometryPrediction | None = None
+    truth: Truth | None = None
+
+
+class Metric(Protocol):
+    """What `metrics/<name>.py` offers, as module attributes and one function."""
+
+    HIGHER_IS_BETTER: bool
+    UNIT: str
+    SOURCE: str
+    NEEDS: frozenset[Need]
+
+    def measure(self, clip: Clip) -> float:
+        """The value for one clip.
+
+        Raises:
+            CannotJudge: this clip has no answer (the value is then null, with the reason).
+        """
+        ...

@@ -1,0 +1,37 @@
+"""Plug-ins by file name: `families/wan.py` is the family `wan`; third parties pass a dotted module path."""
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Literal
+
+from videogpa.errors import InputError
+
+Kind = Literal["families", "geometry", "metrics", "recipes"]
+SHARED_MODULES = {
+    "families": {"base"},
+    "geometry": {"base", "cameras", "splat", "alignment", "matching"},
+    "metrics": {"base", "warping"},
+    "recipes": set(),
+}
+
+
+def available(kind: Kind) -> list[str]:
+    """Names of the plug-ins that ship with the package, sorted; nothing is imported."""
+    package = importlib.import_module(f"videogpa.{kind}")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in SHARED_MODULES[kind])
+
+
+def load(kind: Kind, name: str) -> ModuleType:
+    """The plug-in module `name`, or any importable module when `name` contains a dot.
+
+    Raises:
+        InputError: no such plug-in, or the dotted module cannot be imported.
+    """
+    if "." not in name and name not in available(kind):
+        raise InputError(f"no {kind} plug-in named '{name}'; choose from: {', '.join(available(kind))}")
+    path = name if "." in name else f"videogpa.{kind}.{name}"
+    try:
+        return importlib.import_module(path)
+    except ImportError as error:
+        raise InputError(f"cannot import {kind} plug-in '{name}': {error}") from error

@@ -1,0 +1,69 @@
+"""The frozen rows that stages exchange, one JSON line each."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Row(BaseModel):
+    """One record of an artifact. A failed row keeps its reason and has no values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    status: Literal["ok", "failed"] = "ok"
+    reason: str | None = None
+
+
+class Prompt(Row):
+    """What to draw: a caption, optionally a first frame, optionally the procedural scene it came from.
+
+    `image` is a path relative to the prompts folder. `world` is the scene description that lets an
+    oracle render the one true continuation; it is None for prompts from anywhere else.
+    """
+
+    text: str
+    image: str | None = None
+    world: dict[str, Any] | None = None
+
+
+class Candidate(Row):
+    """One video of one (prompt, seed). Paths are relative to the candidates folder."""
+
+    prompt_id: str
+    seed: int
+    video: str | None = None
+    preview: str | None = None
+    latents: str | None = None
+    conditioning: str | None = None
+
+
+class Score(Row):
+    """What the metrics say about one video. A value is None where the metric cannot judge; `reason` says why."""
+
+    prompt_id: str | None = None
+    video: str
+    frames: int = 0
+    metrics: dict[str, float | None] = {}
+    geometry: str | None = None
+
+
+class PreferencePair(Row):
+    """Two candidates of one prompt; `margin` = chosen value - rejected value in the direction of better."""
+
+    prompt_id: str
+    chosen: str
+    rejected: str
+    chosen_value: float
+    rejected_value: float
+    margin: float
+
+
+class EvalRow(Row):
+    """All metrics of one (arm, prompt, seed)."""
+
+    arm: str
+    prompt_id: str
+    seed: int
+    video: str | None = None
+    metrics: dict[str, float | None] = {}
