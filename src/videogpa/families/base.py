@@ -1,12 +1,17 @@
 """The contract of video model families: everything that differs between diffusion models, and nothing else."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
+from videogpa.errors import InputError
 from videogpa.tensors import Latents, PerSample
 
 Conditioning = Mapping[str, Tensor]
@@ -28,26 +33,30 @@ class SamplerSettings:
 class Samples:
     """Videos [b t 3 h w] in [0, 1], the final latents as the transformer sees them, and the conditioning."""
 
-    videos: Float[Tensor, "b t 3 h w"]
+    videos: Float[Tensor, "b t 3 height width"]
     latents: Latents
     conditioning: Conditioning
 
 
 class VideoFamily(Protocol):
-    """What `families/<name>.py` offers: a class `Family` with these members.
+    """What `families/<name>.py` offers: a class `Family(folder, *, dtype, device)` with these members.
 
-    `prediction_type` says what `target` is; `lora_targets` are module name endings of the transformer.
+    The constructor loads the transformer and the schedule; whatever only sampling and encoding need (VAE, text
+    encoder) is loaded by their first call, so that training never holds it. `prediction_type` says what
+    `target` is; `lora_targets` are module name endings of the transformer; `lora_loader` is the diffusers mixin
+    whose `save_lora_weights` writes what the plain pipeline's `load_lora_weights` reads.
     """
 
     prediction_type: Literal["epsilon", "v_prediction", "flow"]
     lora_targets: tuple[str, ...]
+    lora_loader: type
     license: str
     transformer: nn.Module
 
     def sample(
         self,
         text: str,
-        image: Float[Tensor, "3 h w"] | None,
+        image: Float[Tensor, "3 height width"] | None,
         seeds: Sequence[int],
         settings: SamplerSettings,
     ) -> Samples:
@@ -57,17 +66,22 @@ class VideoFamily(Protocol):
         ...
 
     def encode(
-        self, videos: Float[Tensor, "b t 3 h w"], text: str, image: Float[Tensor, "3 h w"] | None
+        self,
+        videos: Float[Tensor, "b t 3 height width"],
+        text: str,
+        image: Float[Tensor, "3 height width"] | None,
     ) -> tuple[Latents, Conditioning]:
         """Latents and conditioning of given videos, scaled exactly as `sample` returns them."""
         ...
 
     def sample_timesteps(self, generator: Generator, n: int) -> PerSample:
-        """Timesteps of the training schedule, on the scheduler's scale, shift included."""
+        """Timesteps of the training schedule, on the scheduler's scale, shift included; the n of one call are
+        stratified: one from each n-th of the schedule, in random order.
+        """
         ...
 
     def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
-        """x_t; keeps clean whatever the model always sees clean (a conditioning first frame)."""
+        """x_t of the forward process; `predict` puts back what the model always sees clean."""
         ...
 
     def target(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
@@ -81,3 +95,26 @@ class VideoFamily(Protocol):
     def predict(self, x_t: Latents, t: PerSample, conditioning: Conditioning) -> Latents:
         """The transformer call of the pipeline, without guidance; gradients flow."""
         ...
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors, atomically: the file is whole or absent."""
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(whole, partial, dict(metadata) if metadata else None)
+    os.replace(partial, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file onto the CPU.
+
+    Raises:
+        InputError: the file is missing or is not safetensors.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read tensors from {path}: {error}; redo the stage that wrote it") from error

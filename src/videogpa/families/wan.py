@@ -1,0 +1,342 @@
+"""The Wan family (2.1 text- and image-to-video, 2.2 TI2V) as diffusers folders: flow matching on video latents."""
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from diffusers.loaders import WanLoraLoaderMixin
+from diffusers.utils import logging
+from jaxtyping import Bool, Float
+from PIL.Image import Image
+from torch import Generator, Tensor
+
+from videogpa.errors import InputError
+from videogpa.families.base import Conditioning, Samples, SamplerSettings
+from videogpa.tensors import Latents, PerSample
+
+PIPELINES = {"WanPipeline": WanPipeline, "WanImageToVideoPipeline": WanImageToVideoPipeline}
+LONGEST_PROMPT = 512
+
+
+class Family:
+    """A Wan model folder behind the `VideoFamily` contract.
+
+    TI2V folders (`expand_timesteps`) draw with and without a first frame; the frame is the clean first latent
+    at timestep 0 and no part of the loss. Image-to-video 2.1 folders concatenate the image latents and their
+    mask to the input channels. Conditioning keys: `prompt_embeds` [b l d]; with an image `first_frame`
+    [b c 1 h w] (TI2V) or `image_latents` [b 4+c f h w] and, where the folder has an image encoder,
+    `image_embeds` [b l d] (2.1).
+
+    Raises:
+        InputError: the folder is missing, is no Wan pipeline, or its weights do not fit its configuration.
+    """
+
+    prediction_type: Literal["flow"] = "flow"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    lora_loader = WanLoraLoaderMixin
+    license = "Apache-2.0"
+
+    def __init__(
+        self, folder: Path | str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ):
+        self.folder = Path(folder)
+        self.device = torch.device(device)
+        self.dtype = dtype
+        index = _read_index(self.folder)
+        self.class_name = index["_class_name"]
+        self.expand_timesteps = bool(index.get("expand_timesteps", False))
+        try:
+            self.transformer = _load_transformer(self.folder, dtype).to(self.device)
+            self.scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(
+                self.folder, subfolder="scheduler"
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise InputError(f"cannot load the model folder {self.folder}: {_first_line(error)}") from error
+        self.shift = _training_shift(self.folder, self.scheduler.config)
+        self.num_train_timesteps = self.scheduler.config.num_train_timesteps
+
+    @functools.cached_property
+    def pipeline(self) -> DiffusionPipeline:
+        """The folder's own pipeline around this transformer; the VAE stays in float32, as diffusers advises."""
+        try:
+            # By its own class: DiffusionPipeline.from_pretrained ignores a given transformer and loads another.
+            pipeline = PIPELINES[self.class_name].from_pretrained(
+                self.folder,
+                transformer=self.transformer,
+                scheduler=self.scheduler,
+                dtype={"vae": torch.float32, "default": self.dtype},
+            )
+        except (OSError, ValueError, RuntimeError, ImportError, AttributeError) as error:
+            raise InputError(f"cannot load the model folder {self.folder}: {_first_line(error)}") from error
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(self.device)
+
+    @property
+    def max_sequence_length(self) -> int:
+        """Prompt length in tokens: the tokenizer's own, at most the 512 of the published models."""
+        return min(self.pipeline.tokenizer.model_max_length, LONGEST_PROMPT)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        text: str,
+        image: Float[Tensor, "3 height width"] | None,
+        seeds: Sequence[int],
+        settings: SamplerSettings,
+    ) -> Samples:
+        """One video per seed in one pipeline call; each seed has its own generator on the CPU.
+
+        Raises:
+            InputError: frames or size do not fit the model, or it needs (or cannot take) a first frame.
+        """
+        self._check_size(settings.frames, settings.height, settings.width)
+        pipeline = self._pipeline_for(image)
+        conditioning = self._conditioning(text, image, settings.frames, settings.height, settings.width)
+        guided = settings.guidance_scale > 1
+        negative = self._encode_text("") if guided else None
+        given_image = {} if image is None else {"image": self._as_pipeline_input(image)}
+        count = len(seeds)
+        latents = pipeline(
+            **given_image,
+            prompt_embeds=conditioning["prompt_embeds"].repeat(count, 1, 1),
+            negative_prompt_embeds=negative.repeat(count, 1, 1) if guided else None,
+            height=settings.height,
+            width=settings.width,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            output_type="latent",
+        ).frames
+        return Samples(
+            videos=self.decode(latents), latents=latents, conditioning=_repeat_batch(conditioning, count)
+        )
+
+    @torch.no_grad()
+    def encode(
+        self,
+        videos: Float[Tensor, "b t 3 height width"],
+        text: str,
+        image: Float[Tensor, "3 height width"] | None,
+    ) -> tuple[Latents, Conditioning]:
+        """Latents (the VAE's mode, normalised) and conditioning of videos in [0, 1].
+
+        Raises:
+            InputError: as `sample`.
+        """
+        count, frames, _, height, width = videos.shape
+        self._check_size(frames, height, width)
+        self._pipeline_for(image)
+        conditioning = _repeat_batch(self._conditioning(text, image, frames, height, width), count)
+        vae = self.pipeline.vae
+        pixels = (2 * videos - 1).transpose(1, 2).to(self.device, vae.dtype)
+        mean, inverse_std = self._latent_statistics(torch.float32)
+        latents = (vae.encode(pixels).latent_dist.mode().float() - mean) * inverse_std
+        return _with_first_frame(latents, conditioning), conditioning
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Float[Tensor, "b t 3 height width"]:
+        """Videos in [0, 1], by the steps that end the diffusers pipelines."""
+        vae = self.pipeline.vae
+        mean, inverse_std = self._latent_statistics(vae.dtype)
+        pixels = vae.decode(latents.to(self.device, vae.dtype) / inverse_std + mean, return_dict=False)[0]
+        return self.pipeline.video_processor.postprocess_video(pixels, output_type="pt")
+
+    def sample_timesteps(self, generator: Generator, n: int) -> PerSample:
+        """t = 1000 sigma with sigma = s u / (1 + (s - 1) u), s the flow shift of the scheduler configuration
+        (Esser et al. 2024, arXiv 2403.03206, eq. 23) and u uniform in (0, 1), stratified over the n.
+        """
+        within = torch.rand(n, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+        u = (torch.randperm(n, generator=generator) + within) / n
+        sigma = self.shift * u / (1 + (self.shift - 1) * u)
+        return (sigma * self.num_train_timesteps).float().to(self.device)
+
+    def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
+        """x_t = (1 - sigma) x0 + sigma eps; `predict` puts the clean first frame back."""
+        sigma = (t / self.num_train_timesteps).view(-1, 1, 1, 1, 1)
+        return (1 - sigma) * x0 + sigma * eps
+
+    def target(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
+        """The velocity eps - x0, at every t."""
+        return eps - x0
+
+    def loss_mask(self, latents: Latents, conditioning: Conditioning) -> Bool[Tensor, "b 1 f h w"]:
+        """False on the first latent frame where it is given."""
+        mask = torch.ones_like(latents[:, :1], dtype=torch.bool)
+        mask[:, :, 0] = "first_frame" not in conditioning
+        return mask
+
+    def predict(self, x_t: Latents, t: PerSample, conditioning: Conditioning) -> Latents:
+        """The velocity at x_t, called as the pipelines call the transformer: per-token timesteps with 0 on the
+        clean first frame (TI2V), image latents as further channels (2.1).
+        """
+        model_input, timestep = x_t, t
+        if self.expand_timesteps:
+            model_input = _with_first_frame(x_t, conditioning)
+            noisy = self.loss_mask(x_t, conditioning)[0, 0, :, ::2, ::2].flatten()
+            timestep = noisy * t[:, None]
+        elif "image_latents" in conditioning:
+            model_input = torch.cat([x_t, conditioning["image_latents"]], dim=1)
+        image_embeds = conditioning.get("image_embeds")
+        return self.transformer(
+            hidden_states=model_input.to(self.dtype),
+            timestep=timestep,
+            encoder_hidden_states=conditioning["prompt_embeds"].to(self.dtype),
+            encoder_hidden_states_image=None if image_embeds is None else image_embeds.to(self.dtype),
+            return_dict=False,
+        )[0]
+
+    def _encode_text(self, text: str) -> Float[Tensor, "1 l d"]:
+        embeds, _ = self.pipeline.encode_prompt(
+            text,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.max_sequence_length,
+            device=self.device,
+        )
+        return embeds.to(self.dtype)
+
+    def _conditioning(
+        self, text: str, image: Tensor | None, frames: int, height: int, width: int
+    ) -> dict[str, Tensor]:
+        """Conditioning of one video (b = 1); the image latents come from the pipeline's own preparation."""
+        conditioning = {"prompt_embeds": self._encode_text(text)}
+        if image is None:
+            return conditioning
+        if tuple(image.shape[1:]) != (height, width):
+            raise InputError(
+                f"the first frame is {image.shape[2]}x{image.shape[1]} but the video is to be {width}x{height}: "
+                "resize or crop the image to the video's size"
+            )
+        pipeline = self._pipeline_for(image)
+        given = self._as_pipeline_input(image)
+        pixels = pipeline.video_processor.preprocess(given, height=height, width=width)
+        # Latents are passed so that preparing them draws nothing from the global generator.
+        prepared = pipeline.prepare_latents(
+            pixels.to(self.device, torch.float32),
+            1,
+            num_frames=frames,
+            height=height,
+            width=width,
+            dtype=torch.float32,
+            device=self.device,
+            latents=torch.zeros(1),
+        )
+        conditioning["first_frame" if self.expand_timesteps else "image_latents"] = prepared[1]
+        if self.transformer.config.image_dim is not None:
+            conditioning["image_embeds"] = pipeline.encode_image(given, self.device).to(self.dtype)
+        return conditioning
+
+    def _pipeline_for(self, image: Tensor | None) -> DiffusionPipeline:
+        """The pipeline class that takes this input, around the shared components."""
+        channels = self.transformer.config.in_channels
+        takes_image = self.expand_timesteps or channels != self.transformer.config.out_channels
+        if image is None and takes_image and not self.expand_timesteps:
+            raise InputError(f"{self.folder} is an image-to-video model: give every prompt a first frame")
+        if image is not None and not takes_image:
+            raise InputError(f"{self.folder} is a text-to-video model: it cannot take a first frame")
+        wanted = WanPipeline if image is None else WanImageToVideoPipeline
+        if isinstance(self.pipeline, wanted):
+            return self.pipeline
+        shared = ("tokenizer", "text_encoder", "vae", "scheduler", "transformer")
+        twin = wanted(
+            **{name: self.pipeline.components[name] for name in shared},
+            expand_timesteps=self.expand_timesteps,
+        )
+        twin.set_progress_bar_config(disable=True)
+        return twin
+
+    def _as_pipeline_input(self, image: Float[Tensor, "3 height width"]) -> Tensor | Image:
+        """CLIP's image processor expects 8-bit images; everything else takes the tensor as it is."""
+        if self.transformer.config.image_dim is None:
+            return image[None]
+        processor = self.pipeline.video_processor
+        return processor.numpy_to_pil(processor.pt_to_numpy(image[None]))[0]
+
+    def _check_size(self, frames: int, height: int, width: int) -> None:
+        config = self.pipeline.vae.config
+        temporal, spatial = config.scale_factor_temporal, config.scale_factor_spatial
+        multiple = 16
+        if frames % temporal != 1:
+            raise InputError(f"{frames} frames do not fit {self.folder}: choose k*{temporal}+1 frames")
+        if any(side < 1 or side % multiple or side % (2 * spatial) for side in (height, width)):
+            raise InputError(
+                f"{width}x{height} does not fit {self.folder}: "
+                f"width and height must be multiples of {max(multiple, 2 * spatial)}"
+            )
+
+    def _latent_statistics(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Mean and inverse standard deviation of the VAE's channels, [1 c 1 1 1]."""
+        config = self.pipeline.vae.config
+        mean, std = (
+            torch.tensor(values).view(1, -1, 1, 1, 1).to(self.device, dtype)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        return mean, 1.0 / std
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """The folder's `model_index.json`, if it is a Wan pipeline with one expert."""
+    if not folder.is_dir():
+        raise InputError(f"no model folder at {folder}: give a folder in diffusers format")
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        name = index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is no diffusers folder: model_index.json is missing or broken") from error
+    if name not in PIPELINES:
+        raise InputError(f"{folder} holds a {name}, but the wan family takes {' or '.join(PIPELINES)}")
+    if index.get("boundary_ratio") is not None:
+        raise InputError(
+            f"{folder} has two experts (boundary_ratio is set): only single-expert Wan is supported"
+        )
+    return index
+
+
+def _load_transformer(folder: Path, dtype: torch.dtype) -> WanTransformer3DModel:
+    """The transformer, frozen. Weights that are missing or left over are an error, never a warning."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        transformer, info = WanTransformer3DModel.from_pretrained(
+            folder, subfolder="transformer", dtype=dtype, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[problem]:
+            raise ValueError(
+                f"transformer weights have {problem.replace('_', ' ')}: {sorted(info[problem])[0]}, …"
+            )
+    return transformer.requires_grad_(False).eval()
+
+
+def _training_shift(folder: Path, config: Any) -> float:
+    """The shift of the flow schedule; the name differs between flow matching and multistep schedulers."""
+    if (
+        config.get("use_dynamic_shifting")
+        or config.get("prediction_type", "flow_prediction") != "flow_prediction"
+    ):
+        raise InputError(
+            f"the scheduler of {folder} is no flow schedule with a fixed shift: see its configuration"
+        )
+    return float(config.get("flow_shift", config.get("shift", 1.0)))
+
+
+def _with_first_frame(latents: Latents, conditioning: Conditioning) -> Latents:
+    """The latents with the given clean first frame in place, if there is one."""
+    if "first_frame" not in conditioning:
+        return latents
+    return torch.cat([conditioning["first_frame"].to(latents.dtype), latents[:, :, 1:]], dim=2)
+
+
+def _repeat_batch(conditioning: Conditioning, count: int) -> dict[str, Tensor]:
+    return {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in conditioning.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

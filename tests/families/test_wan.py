@@ -1,0 +1,249 @@
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline
+
+from videogpa.errors import InputError
+from videogpa.families.base import SamplerSettings
+from videogpa.families.wan import Family
+
+SETTINGS = SamplerSettings(frames=9, height=32, width=32, steps=3)
+GUIDED = SamplerSettings(frames=9, height=32, width=32, steps=3, guidance_scale=4.0)
+TEXT = "a red box camera orbits left"
+ARMS = [("ti2v", True), ("ti2v", False), ("t2v", False), ("i2v", True), ("i2v_clip", True)]
+
+
+def first_frame():
+    pixels = torch.randint(0, 256, (3, 32, 32), generator=torch.Generator().manual_seed(5))
+    return pixels.float() / 255
+
+
+def transformer_calls(family):
+    """Records (kwargs, output) of every transformer call."""
+    calls = []
+    handle = family.transformer.register_forward_hook(
+        lambda module, args, kwargs, output: calls.append((kwargs, output[0])), with_kwargs=True
+    )
+    return calls, handle
+
+
+@pytest.fixture(params=ARMS, ids=lambda arm: f"{arm[0]}-{'image' if arm[1] else 'text'}")
+def arm(request, wan_folder):
+    variant, with_image = request.param
+    return Family(wan_folder(variant)), first_frame() if with_image else None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_prediction_is_the_pipelines_own_transformer_call(wan_folder, arm, dtype):
+    family = Family(arm[0].folder, dtype=dtype)
+    image = arm[1]
+    calls, handle = transformer_calls(family)
+    samples = family.sample(TEXT, image, [3, 4], SETTINGS)
+    handle.remove()
+    assert len(calls) == SETTINGS.steps
+    for call, output in calls:
+        x_t = call["hidden_states"][:, : family.transformer.config.out_channels]
+        t = call["timestep"].reshape(2, -1).max(dim=1).values.float()
+        with torch.no_grad():
+            predicted = family.predict(x_t, t, samples.conditioning)
+        assert (predicted - output).abs().max() <= 1e-6
+        # Whatever stood in the clean frame's place, the model sees the given one.
+        if family.expand_timesteps and image is not None:
+            spoiled = x_t.clone()
+            spoiled[:, :, 0] = 7.0
+            with torch.no_grad():
+                assert torch.equal(family.predict(spoiled, t, samples.conditioning), predicted)
+
+
+def test_samples_equal_a_plain_pipeline_call(arm):
+    family, image = arm
+    plain = DiffusionPipeline.from_pretrained(family.folder)
+    if family.expand_timesteps and image is None:
+        parts = {k: v for k, v in plain.components.items() if not k.startswith("image_")}
+        plain = WanPipeline(**parts, expand_timesteps=True)
+    plain.set_progress_bar_config(disable=True)
+    # The plain image-to-video 2.1 pipeline repeats image embeddings per prompt, not per video.
+    batch = {"prompt": [TEXT, TEXT]} if image is not None else {"prompt": TEXT, "num_videos_per_prompt": 2}
+    for settings in (SETTINGS, GUIDED):
+        samples = family.sample(TEXT, image, [3, 4], settings)
+        videos = plain(
+            **batch,
+            **({} if image is None else {"image": family._as_pipeline_input(image)}),
+            height=32,
+            width=32,
+            num_frames=9,
+            num_inference_steps=3,
+            guidance_scale=settings.guidance_scale,
+            max_sequence_length=family.max_sequence_length,
+            generator=[torch.Generator().manual_seed(s) for s in (3, 4)],
+            output_type="pt",
+        ).frames
+        assert torch.equal(samples.videos, videos)
+        assert samples.videos.shape == (2, 9, 3, 32, 32)
+        assert samples.latents.shape == (2, 4, 3, 4, 4)
+        assert 0 <= samples.videos.min() and samples.videos.max() <= 1
+
+
+def test_a_seed_gives_the_same_latents_in_any_batch_of_its_size(arm):
+    family, image = arm
+    first = family.sample(TEXT, image, [3, 4], SETTINGS).latents
+    second = family.sample(TEXT, image, [9, 3], SETTINGS).latents
+    torch.testing.assert_close(first[0], second[1], atol=1e-6, rtol=1e-6)
+    assert not torch.equal(first[0], second[0])
+
+
+def test_sampling_leaves_the_global_generator_alone(arm):
+    family, image = arm
+    family.sample(TEXT, image, [3], SETTINGS)
+    before = torch.get_rng_state()
+    family.sample(TEXT, image, [3], SETTINGS)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_x0_is_recovered_from_x_t_and_target(arm):
+    family, _ = arm
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 4, 4, 3, 4, 4, generator=generator)
+    t = family.sample_timesteps(generator, 4)
+    sigma = (t / 1000).view(-1, 1, 1, 1, 1)
+    recovered = family.noise(x0, eps, t) - sigma * family.target(x0, eps, t)
+    torch.testing.assert_close(recovered, x0)
+
+
+def test_noise_agrees_with_the_schedulers_own(wan_folder):
+    family = Family(wan_folder("ti2v"))
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 3, 4, 3, 4, 4, generator=generator)
+    family.scheduler.set_timesteps(20)
+    t = family.scheduler.timesteps[[2, 7, 15]]
+    torch.testing.assert_close(family.noise(x0, eps, t), family.scheduler.scale_noise(x0, t, eps))
+
+
+@pytest.mark.parametrize(("variant", "shift"), [("ti2v", 3.0), ("t2v", 5.0)])
+def test_timesteps_follow_the_shifted_training_schedule(wan_folder, variant, shift):
+    family = Family(wan_folder(variant))
+    n = 1000
+    t = family.sample_timesteps(torch.Generator().manual_seed(1), n)
+    sigma = (t.double() / 1000).sort().values
+    u = sigma / (shift - (shift - 1) * sigma)
+    edges = torch.arange(n + 1).double() / n
+    assert ((u >= edges[:-1] - 1e-5) & (u <= edges[1:] + 1e-5)).all()
+    assert 0 < t.min() and t.max() < 1000
+    assert not torch.equal(t, t.sort().values)
+
+
+def test_loss_mask_leaves_out_the_given_frame_only(arm):
+    family, image = arm
+    samples = family.sample(TEXT, image, [3], SETTINGS)
+    mask = family.loss_mask(samples.latents, samples.conditioning)
+    given = image is not None and family.expand_timesteps
+    assert mask[:, :, 0].all() != given
+    assert mask[:, :, 1:].all()
+    if given:
+        assert torch.equal(samples.latents[:, :, :1], samples.conditioning["first_frame"])
+
+
+def test_encoding_gives_the_conditioning_that_sampling_used(arm):
+    family, image = arm
+    samples = family.sample(TEXT, image, [3, 4], SETTINGS)
+    latents, conditioning = family.encode(samples.videos, TEXT, image)
+    assert latents.shape == samples.latents.shape
+    assert conditioning.keys() == samples.conditioning.keys()
+    for name, tensor in conditioning.items():
+        assert torch.equal(tensor, samples.conditioning[name])
+    mean, inverse_std = family._latent_statistics(torch.float32)
+    raw = latents / inverse_std + mean
+    redrawn = family.pipeline.vae.encode(2 * samples.videos.transpose(1, 2) - 1).latent_dist.mode()
+    skip = 1 if image is not None and family.expand_timesteps else 0
+    torch.testing.assert_close(raw[:, :, skip:], redrawn[:, :, skip:], atol=1e-5, rtol=1e-5)
+
+
+def test_every_lora_target_matches_modules(arm):
+    family, _ = arm
+    names = [name for name, _ in family.transformer.named_modules()]
+    for target in family.lora_targets:
+        assert any(name.endswith(f".{target}") for name in names)
+
+
+def test_training_parts_load_without_text_encoder_and_vae(wan_folder, tmp_path):
+    lean = tmp_path / "lean"
+    shutil.copytree(
+        wan_folder("ti2v"), lean, ignore=shutil.ignore_patterns("vae", "text_encoder", "tokenizer")
+    )
+    family = Family(lean)
+    x = torch.zeros(1, 4, 3, 4, 4)
+    assert (
+        family.predict(x, torch.tensor([500.0]), {"prompt_embeds": torch.zeros(1, 12, 16)}).shape == x.shape
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (SamplerSettings(frames=8, height=32, width=32, steps=1), "8 frames do not fit"),
+        (SamplerSettings(frames=9, height=40, width=32, steps=1), "32x40 does not fit"),
+        (SamplerSettings(frames=9, height=48, width=48, steps=1), "the first frame is 32x32"),
+    ],
+)
+def test_unfitting_sizes_are_refused(wan_folder, settings, message):
+    with pytest.raises(InputError, match=message):
+        Family(wan_folder("ti2v")).sample(TEXT, first_frame(), [0], settings)
+
+
+def test_a_missing_or_superfluous_first_frame_is_refused(wan_folder):
+    with pytest.raises(InputError, match="give every prompt a first frame"):
+        Family(wan_folder("i2v")).sample(TEXT, None, [0], SETTINGS)
+    with pytest.raises(InputError, match="cannot take a first frame"):
+        Family(wan_folder("t2v")).sample(TEXT, first_frame(), [0], SETTINGS)
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_unusable_folders_are_refused(wan_folder, tmp_path):
+    with pytest.raises(InputError, match="no model folder"):
+        Family(tmp_path / "absent")
+    with pytest.raises(InputError, match="no diffusers folder"):
+        Family(tmp_path)
+
+    def copy(name):
+        return shutil.copytree(wan_folder("ti2v"), tmp_path / name)
+
+    other = copy("other")
+    edit(other / "model_index.json", _class_name="CogVideoXPipeline")
+    with pytest.raises(InputError, match="holds a CogVideoXPipeline"):
+        Family(other)
+    experts = copy("experts")
+    edit(experts / "model_index.json", boundary_ratio=0.9)
+    with pytest.raises(InputError, match="two experts"):
+        Family(experts)
+    deeper = copy("deeper")
+    edit(deeper / "transformer" / "config.json", num_layers=3)
+    with pytest.raises(InputError, match="missing keys"):
+        Family(deeper)
+    wider = copy("wider")
+    edit(wider / "transformer" / "config.json", ffn_dim=64)
+    with pytest.raises(InputError, match="cannot load the model folder"):
+        Family(wider)
+    torn = copy("torn")
+    weights = torn / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot load the model folder"):
+        Family(torn)
+    blind = copy("blind")
+    shutil.rmtree(blind / "vae")
+    with pytest.raises(InputError, match="cannot load the model folder"):
+        Family(blind).sample(TEXT, None, [0], SETTINGS)
+
+
+def test_both_pipeline_classes_share_the_components(wan_folder):
+    family = Family(wan_folder("ti2v"))
+    with_image = family._pipeline_for(first_frame())
+    without = family._pipeline_for(None)
+    assert isinstance(with_image, WanImageToVideoPipeline)
+    assert isinstance(without, WanPipeline)
+    assert without.transformer is with_image.transformer is family.transformer
+    assert without.vae is with_image.vae
