@@ -1,0 +1,355 @@
+"""A stage's output folder: `config.json` first, `rows.jsonl` while it works, `manifest.json` last.
+
+No manifest, not complete. A rerun with the same configuration and inputs continues where the last one
+stopped; with others it is refused. Killing the process at any instant loses at most the row being written.
+`docs/artifacts.md` describes the files for readers in other languages.
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import videogpa
+from videogpa.errors import InputError
+from videogpa.types import Row
+
+RowT = TypeVar("RowT", bound=Row)
+
+CONFIG, ROWS, MANIFEST, LOCK = "config.json", "rows.jsonl", "manifest.json", ".lock"
+ABSENT = "(absent)"
+RECORDED_LIBRARIES = (
+    "accelerate",
+    "av",
+    "diffusers",
+    "kornia",
+    "numpy",
+    "opencv-python-headless",
+    "peft",
+    "scipy",
+    "torch",
+    "transformers",
+)
+
+
+class Manifest(BaseModel):
+    """What a complete artifact says about itself; the same work gives the same manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str
+    ok: int
+    failed: int
+    config_sha256: str
+    rows_sha256: str
+    files: dict[str, str] = {}
+
+
+class Artifact(Generic[RowT]):
+    """An artifact open for writing, made by `open_artifact`; a context manager that holds the folder's lock.
+
+    `done` maps ids to the rows that need no more work: the good rows of earlier, interrupted runs and all
+    rows of this one; of a complete artifact, all rows.
+    """
+
+    def __init__(self, folder: Path, stage: str, config_sha256: str, row_type: type[RowT], lock: BinaryIO):
+        self.folder = folder
+        self.done: dict[str, RowT] = {}
+        self._stage = stage
+        self._config_sha256 = config_sha256
+        self._lock = lock
+        if self.complete:
+            self.done = {row.id: row for row in read_rows(folder, row_type)}
+            return
+        _drop_unfinished_line(folder / ROWS)
+        if (folder / ROWS).exists():
+            rows = _parse_rows(folder / ROWS, row_type)
+            self.done = {row.id: row for row in rows if row.status == "ok"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing left to do."""
+        return (self.folder / MANIFEST).exists()
+
+    def append(self, *rows: RowT) -> None:
+        """Store finished rows, ok or failed; they are on disk when this returns.
+
+        Raises:
+            ValueError: a value is NaN or infinite (a failure is never a number), or the artifact is complete.
+        """
+        if self.complete:
+            raise ValueError(f"{self.folder} is complete")
+        lines = b"".join(_to_line(row) for row in rows)
+        with (self.folder / ROWS).open("ab") as file:
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        self.done.update((row.id, row) for row in rows)
+
+    def finish(self, order: Sequence[str], files: Sequence[str] = ()) -> Manifest:
+        """Rewrite the rows in canonical order and write the manifest: the artifact is complete.
+
+        `order` is the ids of all rows. `files` are paths, relative to the folder, of what the rows refer to
+        (videos, weights): their hashes go into the manifest, so that later stages notice a change.
+
+        Raises:
+            ValueError: `order` is not exactly the ids of the rows.
+        """
+        if len(set(order)) != len(order) or set(order) != set(self.done):
+            missing, extra = sorted(set(order) - set(self.done)), sorted(set(self.done) - set(order))
+            raise ValueError(f"{self.folder}: rows missing {missing}, unexpected {extra}, or ids repeated")
+        rows = [self.done[id] for id in order]
+        with atomic_path(self.folder / ROWS) as temporary:
+            temporary.write_bytes(b"".join(_to_line(row) for row in rows))
+        manifest = Manifest(
+            stage=self._stage,
+            ok=sum(row.status == "ok" for row in rows),
+            failed=sum(row.status == "failed" for row in rows),
+            config_sha256=self._config_sha256,
+            rows_sha256=hash_file(self.folder / ROWS),
+            files={name: hash_file(self.folder / name) for name in sorted(files)},
+        )
+        write_json_atomic(self.folder / MANIFEST, manifest.model_dump(mode="json"))
+        return manifest
+
+
+def open_artifact(
+    folder: Path,
+    *,
+    stage: str,
+    config: BaseModel,
+    inputs: Mapping[str, Path],
+    row_type: type[RowT],
+    overwrite: bool = False,
+) -> Artifact[RowT]:
+    """Start an artifact, or continue an interrupted one made with the same configuration and inputs.
+
+    `config` is the resolved configuration, seeds included; what lies on disk belongs into `inputs`, which
+    are compared by content: an artifact by its manifest, any other folder or file by its bytes. Library
+    versions are recorded, not compared. `overwrite` empties the folder first.
+
+    Raises:
+        InputError: another configuration or input, an input that is missing or incomplete, a folder that is
+            something else, or another process writing to it.
+    """
+    identity = {
+        "stage": stage,
+        "config": config.model_dump(mode="json"),
+        "inputs": {name: hash_input(path) for name, path in inputs.items()},
+    }
+    _require_own(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock(folder)
+    try:
+        if overwrite:
+            _clear(folder)
+        for leftover in folder.rglob(".*.tmp"):
+            leftover.unlink()
+        record = _read_record(folder) or identity | {"environments": []}
+        _require_same(folder, record, identity)
+        environment = _environment()
+        if environment not in record["environments"] and not (folder / MANIFEST).exists():
+            record["environments"].append(environment)
+            write_json_atomic(folder / CONFIG, record)
+        return Artifact(folder, stage, hash_json(identity), row_type, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a complete artifact whose rows are those it was written for.
+
+    Raises:
+        InputError: missing, not an artifact, not complete, or changed afterwards.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist or is not a folder")
+    if not (folder / MANIFEST).exists():
+        unfinished = _read_record(folder) is not None
+        state = "is not complete: run its stage again to finish it" if unfinished else "is not an artifact"
+        raise InputError(f"{folder} {state} (no {MANIFEST})")
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{folder / MANIFEST} is damaged: {_first_problem(error)}") from error
+    if not (folder / ROWS).exists() or hash_file(folder / ROWS) != manifest.rows_sha256:
+        raise InputError(f"{folder / ROWS} is not the file that {MANIFEST} was written for; redo the stage")
+    return manifest
+
+
+def read_rows(folder: Path, row_type: type[RowT]) -> list[RowT]:
+    """All rows of a complete artifact, failed ones included, in canonical order.
+
+    Raises:
+        InputError: missing, not complete, changed afterwards, or rows of another kind.
+    """
+    read_manifest(folder)
+    return _parse_rows(folder / ROWS, row_type)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well and vanishes when not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Indented UTF-8 JSON in one step. Raises ValueError on NaN or infinity."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of the content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of the value as JSON, whatever the order of its keys. Raises ValueError on NaN or infinity."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_input(path: Path) -> str:
+    """What identifies an input: the manifest of an artifact, the bytes of a file or of all files in a folder.
+
+    Raises:
+        InputError: missing, or an artifact that is not complete.
+    """
+    if path.is_file():
+        return hash_file(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if _read_record(path) is not None:
+        return hash_json(read_manifest(path).model_dump(mode="json"))
+    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return hash_json({p.relative_to(path).as_posix(): hash_file(p) for p in files})
+
+
+def _lock(folder: Path) -> BinaryIO:
+    # Held by the open file, so it ends with the process however that ends.
+    file = (folder / LOCK).open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise InputError(f"{folder} is being written by another process; wait for it or stop it") from error
+    return file
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    """The content of `config.json`, or None where this module has written none."""
+    try:
+        record = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return None
+    keys = {"stage", "config", "inputs", "environments"}
+    return record if isinstance(record, dict) and keys <= record.keys() else None
+
+
+def _require_own(folder: Path) -> None:
+    """Refuses a folder with files that are not an artifact's: a stage could delete them."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give an output folder")
+    files = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.exists() else []
+    if files and _read_record(folder) is None:
+        raise InputError(f"{folder} holds other files ({min(files)}); choose another output folder")
+
+
+def _require_same(folder: Path, record: dict[str, Any], identity: dict[str, Any]) -> None:
+    differences = [line for key in identity for line in _differences(record[key], identity[key], key)]
+    if differences:
+        raise InputError(
+            f"{folder} was made differently: {'; '.join(differences)}. "
+            "Use --overwrite to redo it, or choose another output folder"
+        )
+
+
+def _clear(folder: Path) -> None:
+    # The manifest and the rows first and the configuration last: stopped half-way, nothing looks finished.
+    rank = {MANIFEST: 0, ROWS: 1, CONFIG: 3}
+    for path in sorted(folder.iterdir(), key=lambda p: rank.get(p.name, 2)):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted(before.keys() | now.keys()):
+            yield from _differences(before.get(name, ABSENT), now.get(name, ABSENT), f"{key}.{name}")
+    elif before != now:
+        changed = key.startswith("inputs.") and ABSENT not in (before, now)
+        yield f"{key} has changed" if changed else f"{key} {_short(before)} -> {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = value if value == ABSENT else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _environment() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "videogpa": videogpa.__version__}
+    for name in RECORDED_LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _to_line(row: Row) -> bytes:
+    return (json.dumps(row.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def _parse_rows(path: Path, row_type: type[RowT]) -> list[RowT]:
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            rows.append(row_type.model_validate_json(line))
+        except ValidationError as error:
+            raise InputError(
+                f"{path} line {number} is not a {row_type.__name__} row: {_first_problem(error)}"
+            ) from error
+    return rows
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))} {problem['msg']}".strip()

@@ -1,0 +1,250 @@
+"""Rows computed on this machine: one function over many jobs, in worker processes, with one progress bar."""
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from videogpa.errors import CannotJudge, InputError, RowFailed
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Work = Callable[[Job], Result]
+
+logger = logging.getLogger(__name__)
+
+
+def map_rows(
+    make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job], *, workers: int, description: str
+) -> Iterator[tuple[Job, Result | RowFailed]]:
+    """Pairs (job, result) as they finish, in any order; a job that fails gives (job, RowFailed).
+
+    `make_worker` is called once per process (it loads the model) and returns the function that is called
+    with each job; with more than one worker it must be picklable, such as a `functools.partial` of a
+    top-level function, and so must jobs and results. Work runs on one thread per worker, so results are the
+    same for any number of workers; randomness must come from a seed inside the job.
+
+    A job's RowFailed or CannotJudge, any other exception (its traceback goes to the debug log) and the death
+    of its process (out of memory) fail that row alone. Leaving the loop, by Ctrl-C or otherwise, kills the
+    workers at once; when this process is killed they exit by themselves.
+
+    Raises:
+        InputError: `workers` is below 1, or `make_worker` raised it.
+        RuntimeError: all workers died while they started.
+    """
+    if workers < 1:
+        raise InputError(f"the number of workers must be at least 1, not {workers}")
+    run = _run_here if workers == 1 else _run_in_processes
+    with _progress(description, len(jobs)) as advance:
+        for job, outcome in run(make_worker, jobs, min(workers, len(jobs))):
+            advance(outcome)
+            if isinstance(outcome, RowFailed):
+                logger.debug("%s\n%s", outcome, "\n".join(getattr(outcome, "__notes__", ())))
+            yield job, outcome
+
+
+def _run_here(
+    make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job], _workers: int
+) -> Iterator[tuple[Job, Result | RowFailed]]:
+    with _one_thread():
+        work = make_worker() if jobs else None
+        for job in jobs:
+            yield job, _attempt(work, job)
+
+
+@dataclass(kw_only=True)
+class _Worker:
+    """A process, our end of its pipe, and the index of the job it works on (None: it is still loading)."""
+
+    process: BaseProcess
+    pipe: Connection
+    job: int | None = None
+
+
+def _run_in_processes(
+    make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job], workers: int
+) -> Iterator[tuple[Job, Result | RowFailed]]:
+    waiting = list(reversed(range(len(jobs))))
+    pool: dict[Connection, _Worker] = {}
+
+    def start() -> None:
+        worker = _start(make_worker)
+        pool[worker.pipe] = worker
+
+    try:
+        for _ in range(workers):
+            start()
+        while pool and (waiting or any(worker.job is not None for worker in pool.values())):
+            for pipe in wait(list(pool)):
+                worker = pool[pipe]
+                done = worker.job
+                try:
+                    message = pickle.loads(pipe.recv_bytes())
+                except (EOFError, ConnectionError):
+                    del pool[pipe]
+                    pipe.close()
+                    message = _death(worker.process)
+                    if done is not None and waiting:
+                        start()
+                else:
+                    if done is None and message is not None:
+                        raise message
+                    if waiting:
+                        worker.job = waiting.pop()
+                        _send(pipe, jobs[worker.job])
+                    else:
+                        del pool[pipe]
+                        pipe.close()
+                if done is not None:
+                    yield jobs[done], message
+        if waiting:
+            raise RuntimeError("all worker processes died while they started (out of memory?)")
+    finally:
+        for worker in pool.values():
+            worker.process.kill()
+            worker.process.join()
+
+
+def _start(make_worker: Callable[[], Work[Job, Result]]) -> _Worker:
+    context = multiprocessing.get_context("forkserver")
+    # Workers are forked from a server that has already imported torch: 0.03 s each instead of 4 to 7 s.
+    context.set_forkserver_preload(["torch"])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(make_worker, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process=process, pipe=ours)
+
+
+def _send(pipe: Connection, job: Any) -> None:
+    message = pickle.dumps(job)
+    try:
+        pipe.send_bytes(message)
+    except ConnectionError:
+        # The worker has died meanwhile; reading from the pipe reports it.
+        logger.debug("a worker died while idle")
+
+
+def _death(process: BaseProcess) -> RowFailed:
+    process.join()
+    code = process.exitcode or 0
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+    hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+    return RowFailed(f"the worker process {how}{hint}")
+
+
+def _serve(make_worker: Callable[[], Work[Job, Result]], pipe: Connection) -> None:
+    """The worker process: None (or why not) once loaded, then one outcome for every job."""
+    # Ctrl-C reaches the whole process group; the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    with _one_thread():
+        try:
+            work = make_worker()
+        except Exception as error:
+            pipe.send_bytes(pickle.dumps(_portable(error)))
+            return
+        pipe.send_bytes(pickle.dumps(None))
+        while True:
+            try:
+                job = pickle.loads(pipe.recv_bytes())
+            except EOFError:
+                return
+            pipe.send_bytes(_pickled(_attempt(work, job)))
+
+
+def _exit_with_parent() -> None:
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _attempt(work: Work[Job, Result], job: Job) -> Result | RowFailed:
+    try:
+        return work(job)
+    except (RowFailed, CannotJudge) as failure:
+        return RowFailed(str(failure))
+    except Exception as error:
+        failure = RowFailed(f"{type(error).__name__}: {error}")
+        failure.add_note(traceback.format_exc())
+        return failure
+
+
+def _pickled(outcome: Any) -> bytes:
+    try:
+        return pickle.dumps(outcome)
+    except Exception as error:
+        return pickle.dumps(RowFailed(f"its result cannot be sent between processes: {error}"))
+
+
+def _portable(error: Exception) -> Exception:
+    """The exception itself, or its text where it does not survive pickling."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import cv2
+    import torch
+
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+@contextmanager
+def _progress(description: str, total: int) -> Iterator[Callable[[Any], None]]:
+    """A function to call with every outcome; draws a bar where standard error is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}"),
+    )
+    failed = 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=total, failed="")
+
+        def advance(outcome: Any) -> None:
+            nonlocal failed
+            failed += isinstance(outcome, RowFailed)
+            progress.update(task, advance=1, failed=f"{failed} failed" if failed else "")
+
+        yield advance
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed or 0.0
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{60 * speed:.1f}/min")

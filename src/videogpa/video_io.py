@@ -1,0 +1,423 @@
+"""Videos and images in and out: the only place where uint8 becomes float [0, 1] and back.
+
+Reading is strict. A file that ends before its container says it does, or that the decoder complains about,
+is refused as a whole: a clip with made-up pixels must never get a score.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from videogpa.artifact import atomic_path
+from videogpa.errors import InputError, RowFailed
+from videogpa.tensors import Video
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+    ".ts", ".webm", ".wmv", ".y4m",
+})
+# fmt: on
+# Containers only: text files, playlists and image sequences also count as video for FFmpeg, and playlists
+# make it open other files and addresses.
+DEMUXERS = "aac,asf,avi,flac,flv,gif,h264,hevc,ivf,matroska,mov,mp3,mp4,mpeg,mpegts,ogg,wav,webm,yuv4mpegpipe"
+MP4_BOXES = frozenset(
+    b"ftyp styp moov moof mdat free skip wide udta uuid meta pnot sidx ssix emsg prft mfra".split()
+)
+STILL_OR_AUDIO_BRANDS = (b"avif", b"heic", b"heix", b"mif1", b"M4A ", b"M4B ")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What a file holds: pixels as displayed (rotated, square), coded pictures, and seconds.
+
+    `duration` is the time from the first to the last picture; None where the file has no usable times.
+    """
+
+    height: int
+    width: int
+    frames: int
+    duration: float | None
+
+
+def to_uint8(frames: Video) -> UInt8[Tensor, "t h w 3"]:
+    """Frames [t 3 h w] in [0, 1] to bytes, rounded to nearest; the inverse of `from_uint8`.
+
+    Raises:
+        RowFailed: not finite (a model that overflowed).
+        ValueError: outside [0, 1] by more than a rounding error: another value range.
+    """
+    if not torch.isfinite(frames).all():
+        raise RowFailed("the frames contain NaN or infinite values")
+    low, high = torch.aminmax(frames)
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ValueError(f"frames must be in [0, 1], not [{low:.3g}, {high:.3g}]")
+    return (frames.float() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def from_uint8(frames: UInt8[Tensor, "t h w 3"]) -> Video:
+    """Bytes [t h w 3] to frames [t 3 h w] in [0, 1]."""
+    return frames.permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def find_videos(path: Path) -> list[Path]:
+    """The file itself, or the videos directly inside a folder, sorted by name.
+
+    In a folder, files count by their extension, and files with an unknown or no extension by their content.
+
+    Raises:
+        InputError: the path does not exist, or the folder holds no video.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if path.is_file():
+        return [path]
+    videos = sorted(p for p in path.iterdir() if _is_video(p))
+    if not videos:
+        raise InputError(f"{path} contains no video (its subfolders are not searched)")
+    return videos
+
+
+def probe(path: Path) -> VideoInfo:
+    """Size, number of frames and duration; only the first frame is decoded.
+
+    Raises:
+        InputError: the path does not exist or is a folder.
+        RowFailed: empty, truncated, or without a video stream that can be decoded.
+    """
+    timing = _timing(path)
+    with _video(path) as (container, stream):
+        first = next(_decode(container, stream, path))
+        height, width, _ = _displayed(first, *_square_pixel_size(first, stream)).shape
+    duration = timing.end - timing.start if timing.in_seconds else None
+    return VideoInfo(height=height, width=width, frames=timing.frames, duration=duration)
+
+
+def read_video(path: Path, *, max_frames: int | None = None, max_side: int | None = None) -> Video:
+    """Frames [t 3 h w] in [0, 1] as a player shows them: rotated, with square pixels, in order of time.
+
+    With more than `max_frames` frames, those nearest to `max_frames` equally spaced times from the first
+    to the last frame, each at most once (a clip with long pauses gives fewer). Frames larger than
+    `max_side` pixels on their longer side are reduced to it while decoding. Only the chosen frames are kept
+    in memory, but the whole file is decoded, so that damage anywhere is noticed; a format without a declared
+    length (MPEG-TS, raw H.264) cannot show that its end is missing.
+
+    Raises:
+        InputError: the path does not exist or is a folder, or a limit is below 1.
+        RowFailed: empty, truncated, damaged, or without a video stream that can be decoded.
+    """
+    for name, limit in (("max_frames", max_frames), ("max_side", max_side)):
+        if limit is not None and limit < 1:
+            raise InputError(f"{name} must be at least 1, not {limit}")
+    timing = _timing(path)
+    images: list[np.ndarray] = []
+    with _video(path) as (container, stream):
+        chosen = _decode(container, stream, path)
+        if max_frames is not None and timing.frames > max_frames:
+            timeline = ((f.time if timing.in_seconds else i, f) for i, f in enumerate(chosen))
+            chosen = nearest_in_time(timeline, np.linspace(timing.start, timing.end, max_frames).tolist())
+        size = None
+        for frame in chosen:
+            size = size or _limited(_square_pixel_size(frame, stream), max_side)
+            images.append(_displayed(frame, *size))
+    video = torch.empty(len(images), 3, *images[0].shape[:2])
+    for i, image in enumerate(images):
+        video[i] = from_uint8(torch.from_numpy(image)[None])[0]
+    return video
+
+
+def nearest_in_time(timeline: Iterable[tuple[float, Item]], targets: list[float]) -> Iterator[Item]:
+    """For each target time the nearest item (the earlier of two), each item at most once, in one pass.
+
+    Both the timeline and the targets are in ascending order; the timeline is always read to its end.
+    """
+    waiting = list(reversed(targets))
+    before = given = None
+    for now in timeline:
+        while waiting and now[0] >= waiting[-1]:
+            target = waiting.pop()
+            nearest = before if before and target - before[0] <= now[0] - target else now
+            if nearest is not given:
+                yield nearest[1]
+            given = nearest
+        before = now
+    if waiting and before and before is not given:
+        yield before[1]
+
+
+def write_master(path: Path, frames: Video, *, fps: float = 8) -> None:
+    """A lossless Matroska file (H.264 RGB, crf 0): `read_video` gives the same bytes back.
+
+    The same frames always give the same file. H.264 and not FFV1, because FFmpeg's FFV1 decoder conceals
+    damage without reporting it. frames: [t 3 h w] in [0, 1].
+
+    Raises:
+        RowFailed: the frames are not finite.
+    """
+    images = to_uint8(frames).numpy()
+    with atomic_path(path) as temporary:
+        _encode(temporary, images, fps, "matroska", "libx264rgb", "rgb24", {"crf": "0", "preset": "veryfast"})
+
+
+def write_preview(path: Path, frames: Video, *, fps: float = 8, scale: int | None = None) -> None:
+    """An MP4 that browsers play (H.264, 4:2:0): for eyes only, never scored.
+
+    `scale` repeats every pixel that many times each way; None makes the longer side at least 256 pixels.
+    Odd sizes get a repeated last row or column. frames: [t 3 h w] in [0, 1].
+
+    Raises:
+        RowFailed: the frames are not finite.
+    """
+    images = to_uint8(frames).numpy()
+    if scale is None:
+        scale = -(-256 // max(images.shape[1:3]))
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    _, height, width, _ = images.shape
+    images = np.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    with atomic_path(path) as temporary:
+        _encode(temporary, images, fps, "mp4", "libx264", "yuv420p", {"crf": "18"})
+
+
+def read_image(path: Path) -> Float[Tensor, "3 h w"]:
+    """An image in [0, 1], turned as its EXIF tag says, without its alpha channel.
+
+    Raises:
+        InputError: the path does not exist or is a folder.
+        RowFailed: not an image, or truncated.
+    """
+    _require_file(path)
+    try:
+        with Image.open(path) as image:
+            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise RowFailed(f"{path}: not an image that can be read") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RowFailed(f"{path}: the image cannot be decoded: {error}") from error
+    return from_uint8(torch.from_numpy(pixels)[None])[0]
+
+
+def write_image(path: Path, image: Float[Tensor, "3 h w"]) -> None:
+    """A PNG; image [3 h w] in [0, 1].
+
+    Raises:
+        RowFailed: the image is not finite.
+    """
+    pixels = to_uint8(image[None])[0].numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def _is_video(path: Path) -> bool:
+    if path.name.startswith(".") or not path.is_file():
+        return False
+    suffix = path.suffix.lower()
+    return suffix in VIDEO_SUFFIXES or _looks_like_video(path)
+
+
+def _looks_like_video(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[4:8] == b"ftyp":
+        return not head.startswith(STILL_OR_AUDIO_BRANDS, 8)
+    return head.startswith(b"\x1a\x45\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a file")
+
+
+def _require_whole(path: Path) -> None:
+    size = path.stat().st_size
+    if size == 0:
+        raise RowFailed(f"{path}: the file is empty")
+    with path.open("rb") as file:
+        declared = _declared_size(file, size)
+    if declared > size:
+        raise RowFailed(f"{path}: truncated, only {size} of {declared} bytes are there")
+
+
+def _declared_size(file: BinaryIO, size: int) -> int:
+    """Bytes that the file should have according to its own container; 0 where it does not say."""
+    head = file.read(12)
+    if head[:4] == b"RIFF":
+        length = int.from_bytes(head[4:8], "little")
+        return 0 if length == 0xFFFFFFFF else 8 + length
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return _matroska_size(file)
+    return _mp4_size(file, size) if head[4:8] in MP4_BOXES else 0
+
+
+def _mp4_size(file: BinaryIO, size: int) -> int:
+    """End of the last top-level box (ISO/IEC 14496-12, 4.2); whatever follows the boxes is not counted."""
+    end = 0
+    while end < size:
+        file.seek(end)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:], "big")
+        if header[4:8] not in MP4_BOXES or length < 8:
+            break
+        end += length
+    return end
+
+
+def _matroska_size(file: BinaryIO) -> int:
+    """End of the segment (RFC 8794, RFC 9559); 0 where a live recorder left it open."""
+    file.seek(4)
+    header_length = _ebml_number(file)
+    file.seek(header_length or 0, 1)
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return 0
+    length = _ebml_number(file)
+    return 0 if length is None else file.tell() + length
+
+
+def _ebml_number(file: BinaryIO) -> int | None:
+    """A variable-size integer (RFC 8794, section 4); None for the reserved value "unknown"."""
+    first = int.from_bytes(file.read(1), "big")
+    more = 8 - first.bit_length()
+    bits = 7 * (more + 1)
+    value = int.from_bytes(bytes([first]) + file.read(more), "big") & ((1 << bits) - 1)
+    return None if value == (1 << bits) - 1 else value
+
+
+@contextmanager
+def _video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The opened container and its video stream, after the checks that need no decoding."""
+    _require_file(path)
+    try:
+        _require_whole(path)
+        container = av.open(
+            str(path),
+            metadata_errors="replace",
+            options={"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
+        )
+    except PermissionError as error:
+        raise RowFailed(f"{path}: no permission to read it") from error
+    except (av.FFmpegError, OSError) as error:
+        raise RowFailed(f"{path}: not a video that can be read, or cut short before its index") from error
+    with container:
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            raise RowFailed(f"{path}: no video stream{' (audio only)' if container.streams.audio else ''}")
+        if streams[0].codec_context is None:
+            raise RowFailed(f"{path}: no decoder for its video codec")
+        # Otherwise the decoder makes up the pixels that are missing.
+        streams[0].codec_context.options = {"err_detect": "explode"}
+        streams[0].thread_type = "AUTO"
+        yield container, streams[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Timing:
+    """Presentation times of the first and last picture: seconds, or picture numbers if times are missing."""
+
+    frames: int
+    start: float
+    end: float
+    in_seconds: bool
+
+
+def _timing(path: Path) -> _Timing:
+    times = []
+    try:
+        with _video(path) as (container, stream):
+            # AVI has a constant rate and no presentation times: those of reordered frames would be wrong.
+            has_times = container.format.name != "avi"
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    raise RowFailed(f"{path}: truncated or damaged after {len(times)} frames")
+                if packet.size and not packet.is_discard:
+                    times.append(None if packet.pts is None else float(packet.pts * packet.time_base))
+    except (av.FFmpegError, OSError) as error:
+        raise RowFailed(f"{path}: truncated or damaged after {len(times)} frames") from error
+    if not times:
+        raise RowFailed(f"{path}: its video stream holds no frames")
+    known = [time for time in times if time is not None]
+    if len(known) == len(times) and has_times:
+        return _Timing(frames=len(times), start=min(known), end=max(known), in_seconds=True)
+    return _Timing(frames=len(times), start=0, end=len(times) - 1, in_seconds=False)
+
+
+def _decode(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
+    count = 0
+    try:
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise RowFailed(f"{path}: truncated or damaged after {count} frames")
+            yield frame
+            count += 1
+    except (av.FFmpegError, OSError) as error:
+        raise RowFailed(f"{path}: truncated or damaged after {count} frames") from error
+    if count == 0:
+        raise RowFailed(f"{path}: its video stream holds no frames")
+
+
+def _square_pixel_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
+    """(height, width) after the width is stretched so that pixels are square."""
+    aspect = stream.sample_aspect_ratio or 1
+    return frame.height, max(1, round(frame.width * aspect))
+
+
+def _limited(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    shrink = min(1.0, max_side / max(size)) if max_side else 1.0
+    height, width = (max(1, round(side * shrink)) for side in size)
+    return height, width
+
+
+def _displayed(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
+    """RGB bytes [h w 3] at the given size, then turned and mirrored by the file's display matrix."""
+    shrinks = height < frame.height or width < frame.width
+    image = frame.reformat(
+        width=width, height=height, format="rgb24", interpolation="AREA" if shrinks else "BICUBIC"
+    ).to_ndarray()
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    # x' = a x + c y, y' = b x + d y (libavutil/display.h); other than quarter turns are left as they are.
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
+    if a == d == 0 and b and c:
+        image, flip_x, flip_y = image.transpose(1, 0, 2), c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+
+
+def _encode(
+    path: Path,
+    images: np.ndarray,
+    fps: float,
+    container_format: str,
+    codec: str,
+    pixel_format: str,
+    options: dict[str, str],
+) -> None:
+    _, height, width, _ = images.shape
+    muxer_options = {"fflags": "+bitexact"} | ({"movflags": "faststart"} if container_format == "mp4" else {})
+    with av.open(str(path), "w", format=container_format, options=muxer_options) as container:
+        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
+        # One thread: the file must not depend on the machine.
+        stream.codec_context.thread_count = 1
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
