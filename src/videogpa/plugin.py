@@ -11,7 +11,7 @@ Kind = Literal["families", "geometry", "metrics", "recipes"]
 SHARED_MODULES = {
     "families": {"base"},
     "geometry": {"base", "cameras", "splat", "alignment", "matching"},
-    "metrics": {"base", "warping"},
+    "metrics": {"base", "warping", "perceptual", "reprojection"},
     "recipes": set(),
 }
 

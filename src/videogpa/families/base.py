@@ -1,6 +1,5 @@
-"""The contract of video model families: everything that differs between diffusion models, and nothing else."""
+"""The contract of video model families: all that differs between diffusion models, and nothing else."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
+from videogpa.artifact import atomic_path
 from videogpa.errors import InputError
 from videogpa.tensors import Latents, PerSample
 
@@ -41,10 +41,10 @@ class Samples:
 class VideoFamily(Protocol):
     """What `families/<name>.py` offers: a class `Family(folder, *, dtype, device)` with these members.
 
-    The constructor loads the transformer and the schedule; whatever only sampling and encoding need (VAE, text
+    The constructor loads the transformer and the schedule; what only sampling and encoding need (VAE, text
     encoder) is loaded by their first call, so that training never holds it. `prediction_type` says what
-    `target` is; `lora_targets` are module name endings of the transformer; `lora_loader` is the diffusers mixin
-    whose `save_lora_weights` writes what the plain pipeline's `load_lora_weights` reads.
+    `target` is; `lora_targets` are module name endings of the transformer; `lora_loader` is the diffusers
+    mixin from which the plain pipeline has its `load_lora_weights`.
     """
 
     prediction_type: Literal["epsilon", "v_prediction", "flow"]
@@ -60,8 +60,8 @@ class VideoFamily(Protocol):
         seeds: Sequence[int],
         settings: SamplerSettings,
     ) -> Samples:
-        """One video per seed, drawn by the diffusers pipeline itself; a seed gives the same video in any batch
-        of the same size.
+        """One video per seed, drawn by the diffusers pipeline itself; a seed gives the same video in any
+        batch of the same size.
         """
         ...
 
@@ -101,11 +101,9 @@ def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors as safetensors, atomically: the file is whole or absent."""
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(whole, partial, dict(metadata) if metadata else None)
-    os.replace(partial, path)
+    with atomic_path(path) as temporary:
+        save_file(whole, temporary, dict(metadata) if metadata else None)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The Wan family (2.1 text- and image-to-video, 2.2 TI2V) as diffusers folders: flow matching on video latents."""
+"""The Wan family (2.1 text- and image-to-video, 2.2 TI2V) as diffusers folders: flow matching on latents."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ from PIL.Image import Image
 from torch import Generator, Tensor
 
 from videogpa.errors import InputError
-from videogpa.families.base import Conditioning, Samples, SamplerSettings
+from videogpa.families.base import Conditioning, SamplerSettings, Samples
 from videogpa.tensors import Latents, PerSample
 
 PIPELINES = {"WanPipeline": WanPipeline, "WanImageToVideoPipeline": WanImageToVideoPipeline}
@@ -62,9 +62,9 @@ class Family:
 
     @functools.cached_property
     def pipeline(self) -> DiffusionPipeline:
-        """The folder's own pipeline around this transformer; the VAE stays in float32, as diffusers advises."""
+        """The folder's own pipeline around this transformer; the VAE stays float32 as diffusers advises."""
         try:
-            # By its own class: DiffusionPipeline.from_pretrained ignores a given transformer and loads another.
+            # By its own class: DiffusionPipeline.from_pretrained ignores a given transformer.
             pipeline = PIPELINES[self.class_name].from_pretrained(
                 self.folder,
                 transformer=self.transformer,
@@ -172,8 +172,8 @@ class Family:
         return mask
 
     def predict(self, x_t: Latents, t: PerSample, conditioning: Conditioning) -> Latents:
-        """The velocity at x_t, called as the pipelines call the transformer: per-token timesteps with 0 on the
-        clean first frame (TI2V), image latents as further channels (2.1).
+        """The velocity at x_t, called as the pipelines call the transformer: per-token timesteps with 0 on
+        the clean first frame (TI2V), image latents as further channels (2.1).
         """
         model_input, timestep = x_t, t
         if self.expand_timesteps:
@@ -209,7 +209,7 @@ class Family:
             return conditioning
         if tuple(image.shape[1:]) != (height, width):
             raise InputError(
-                f"the first frame is {image.shape[2]}x{image.shape[1]} but the video is to be {width}x{height}: "
+                f"the first frame is {image.shape[2]}x{image.shape[1]} but the video {width}x{height}: "
                 "resize or crop the image to the video's size"
             )
         pipeline = self._pipeline_for(image)
@@ -242,11 +242,9 @@ class Family:
         wanted = WanPipeline if image is None else WanImageToVideoPipeline
         if isinstance(self.pipeline, wanted):
             return self.pipeline
-        shared = ("tokenizer", "text_encoder", "vae", "scheduler", "transformer")
-        twin = wanted(
-            **{name: self.pipeline.components[name] for name in shared},
-            expand_timesteps=self.expand_timesteps,
-        )
+        names = ("tokenizer", "text_encoder", "vae", "scheduler", "transformer")
+        shared = {name: self.pipeline.components[name] for name in names}
+        twin = wanted(**shared, expand_timesteps=self.expand_timesteps)
         twin.set_progress_bar_config(disable=True)
         return twin
 
@@ -260,13 +258,14 @@ class Family:
     def _check_size(self, frames: int, height: int, width: int) -> None:
         config = self.pipeline.vae.config
         temporal, spatial = config.scale_factor_temporal, config.scale_factor_spatial
-        multiple = 16
+        # 16: what the pipelines demand; twice the VAE's factor: what the patches demand.
+        multiple = max(16, 2 * spatial)
         if frames % temporal != 1:
             raise InputError(f"{frames} frames do not fit {self.folder}: choose k*{temporal}+1 frames")
-        if any(side < 1 or side % multiple or side % (2 * spatial) for side in (height, width)):
+        if any(side < 1 or side % multiple for side in (height, width)):
             raise InputError(
                 f"{width}x{height} does not fit {self.folder}: "
-                f"width and height must be multiples of {max(multiple, 2 * spatial)}"
+                f"width and height must be multiples of {multiple}"
             )
 
     def _latent_statistics(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -291,9 +290,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
     if name not in PIPELINES:
         raise InputError(f"{folder} holds a {name}, but the wan family takes {' or '.join(PIPELINES)}")
     if index.get("boundary_ratio") is not None:
-        raise InputError(
-            f"{folder} has two experts (boundary_ratio is set): only single-expert Wan is supported"
-        )
+        raise InputError(f"{folder} has two experts (boundary_ratio is set): choose a single-expert Wan")
     return index
 
 
@@ -309,21 +306,15 @@ def _load_transformer(folder: Path, dtype: torch.dtype) -> WanTransformer3DModel
         logging.set_verbosity(verbosity)
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
-            raise ValueError(
-                f"transformer weights have {problem.replace('_', ' ')}: {sorted(info[problem])[0]}, …"
-            )
+            raise ValueError(f"transformer: {problem.replace('_', ' ')}, first {sorted(info[problem])[0]}")
     return transformer.requires_grad_(False).eval()
 
 
 def _training_shift(folder: Path, config: Any) -> float:
     """The shift of the flow schedule; the name differs between flow matching and multistep schedulers."""
-    if (
-        config.get("use_dynamic_shifting")
-        or config.get("prediction_type", "flow_prediction") != "flow_prediction"
-    ):
-        raise InputError(
-            f"the scheduler of {folder} is no flow schedule with a fixed shift: see its configuration"
-        )
+    is_flow = config.get("prediction_type", "flow_prediction") == "flow_prediction"
+    if not is_flow or config.get("use_dynamic_shifting"):
+        raise InputError(f"the scheduler of {folder} is no flow schedule with a fixed shift")
     return float(config.get("flow_shift", config.get("shift", 1.0)))
 
 

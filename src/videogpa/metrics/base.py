@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.tensors import Flow, Mask, Video
 
@@ -47,3 +48,29 @@ class Metric(Protocol):
             CannotJudge: this clip has no answer (the value is then null, with the reason).
         """
         ...
+
+
+def geometry_of(clip: Clip) -> GeometryPrediction:
+    """The clip's geometry.
+
+    Raises:
+        CannotJudge: it has none.
+    """
+    if clip.geometry is None:
+        raise CannotJudge("no geometry was recovered")
+    return clip.geometry
+
+
+def truth_of(clip: Clip) -> Truth:
+    """The clip's true continuation, of the same shape as its frames.
+
+    Raises:
+        CannotJudge: there is none, it has another shape, or there is no frame after the given first one.
+    """
+    if clip.truth is None:
+        raise CannotJudge("no true continuation is known")
+    if clip.truth.frames.shape != clip.frames.shape or len(clip.frames) < 2:
+        raise CannotJudge(
+            f"frames {tuple(clip.frames.shape)} cannot be compared with a truth of {tuple(clip.truth.frames.shape)}"
+        )
+    return clip.truth

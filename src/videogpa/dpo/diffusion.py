@@ -1,0 +1,80 @@
+"""From latents to per-sample prediction errors: the same noise and timestep for all that is compared."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from videogpa.families.base import Conditioning, VideoFamily
+from videogpa.tensors import Latents, PerSample
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairErrors:
+    """Masked mean squared prediction errors of pairs, [b] float32; references carry no gradient."""
+
+    chosen: PerSample
+    rejected: PerSample
+    chosen_reference: PerSample
+    rejected_reference: PerSample
+
+
+def prediction_errors(
+    family: VideoFamily, x0: Latents, eps: Latents, t: PerSample, conditioning: Conditioning
+) -> PerSample:
+    """Mean squared prediction error of each sample over what the model has to predict, in float32."""
+    predicted = family.predict(family.noise(x0, eps, t), t, conditioning).float()
+    mask = family.loss_mask(x0, conditioning).expand_as(x0)
+    squared = (predicted - family.target(x0, eps, t).float()).square() * mask
+    return squared.flatten(1).sum(1) / mask.flatten(1).sum(1)
+
+
+def pair_errors(
+    family: VideoFamily,
+    chosen: Latents,
+    rejected: Latents,
+    eps: Latents,
+    t: PerSample,
+    conditioning: Conditioning,
+) -> PairErrors:
+    """Errors of both sides under policy and reference; each side gets the pair's own noise and timestep.
+
+    Both sides go through in one batch. The reference is the same weights with the adapters off.
+    """
+    inputs = (
+        torch.cat([chosen, rejected]),
+        torch.cat([eps, eps]),
+        torch.cat([t, t]),
+        {name: torch.cat([tensor, tensor]) for name, tensor in conditioning.items()},
+    )
+    with torch.no_grad(), adapters_off(family.transformer):
+        reference = prediction_errors(family, *inputs)
+    chosen_error, rejected_error = prediction_errors(family, *inputs).chunk(2)
+    chosen_reference, rejected_reference = reference.chunk(2)
+    return PairErrors(
+        chosen=chosen_error,
+        rejected=rejected_error,
+        chosen_reference=chosen_reference,
+        rejected_reference=rejected_reference,
+    )
+
+
+@contextmanager
+def adapters_off(transformer: torch.nn.Module) -> Iterator[None]:
+    """The reference model: the same weights without their LoRA, bit for bit the base."""
+    transformer.disable_adapters()
+    try:
+        yield
+    finally:
+        transformer.enable_adapters()
+
+
+def stack_conditioning(rows: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+    """One batch from conditioning without batch dimension.
+
+    Raises:
+        KeyError: the rows do not have the same tensors.
+    """
+    return {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}

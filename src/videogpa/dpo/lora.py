@@ -1,0 +1,120 @@
+"""LoRA adapters on a family's transformer, stored as the plain diffusers pipelines load them."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
+from peft import LoraConfig, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from videogpa.errors import InputError
+from videogpa.families.base import VideoFamily, save_tensors
+
+ADAPTER = "default"
+PREFIX = "transformer."
+
+
+def add_lora(family: VideoFamily, rank: int, alpha: float, seed: int) -> list[nn.Parameter]:
+    """Put a fresh LoRA on the family's targets and return its parameters, float32 and trainable.
+
+    A fresh LoRA changes nothing: B is zero (Hu et al. 2021, arXiv 2106.09685, section 4.1).
+    """
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(family.lora_targets))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        family.transformer.add_adapter(config, ADAPTER)
+    parameters = lora_parameters(family)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+    return list(parameters.values())
+
+
+def lora_parameters(family: VideoFamily) -> dict[str, nn.Parameter]:
+    """The adapter's parameters by name, in the transformer's order."""
+    return {name: p for name, p in family.transformer.named_parameters() if ".lora_" in name}
+
+
+def save_lora(family: VideoFamily, folder: Path) -> Path:
+    """Write `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`; equal weights, equal bytes.
+
+    The metadata carries the adapter's configuration: without it diffusers takes alpha = rank.
+    """
+    transformer = family.transformer
+    weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
+    config = transformer.peft_config[ADAPTER].to_dict()
+    described = {PREFIX + key: _plain(value) for key, value in config.items()}
+    # One metadata key only: safetensors writes several in random order, which would change the file's hash.
+    metadata = {LORA_ADAPTER_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)}
+    path = folder / LORA_WEIGHT_NAME_SAFE
+    save_tensors(path, {PREFIX + name: tensor for name, tensor in weights.items()}, metadata)
+    return path
+
+
+def load_lora(family: VideoFamily, source: Path, strength: float = 1.0) -> None:
+    """Put a stored LoRA on the transformer in place of any other, scaled by `strength`.
+
+    Raises:
+        InputError: missing, no LoRA in safetensors, or made for another model; never falls back to the base.
+    """
+    file = _find_weights(source)
+    try:
+        weights, metadata = family.lora_loader.lora_state_dict(
+            file.parent, weight_name=file.name, use_safetensors=True, return_lora_metadata=True
+        )
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"cannot read the LoRA {file}: {error}") from error
+    _require_fit(family.transformer, weights, file)
+    remove_lora(family)
+    try:
+        family.lora_loader.load_lora_into_transformer(
+            weights, family.transformer, adapter_name=ADAPTER, metadata=metadata, low_cpu_mem_usage=True
+        )
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise InputError(f"the LoRA {file} does not fit the model: {error}") from error
+    family.transformer.set_adapters([ADAPTER], weights=[strength])
+
+
+def remove_lora(family: VideoFamily) -> None:
+    """Back to the base model."""
+    if any(isinstance(module, BaseTunerLayer) for module in family.transformer.modules()):
+        family.transformer.unload_lora()
+
+
+def _find_weights(source: Path) -> Path:
+    if source.is_file() and source.suffix == ".safetensors":
+        return source
+    if not source.is_dir():
+        raise InputError(f"no LoRA at {source}: give a folder with {LORA_WEIGHT_NAME_SAFE}")
+    if (source / LORA_WEIGHT_NAME_SAFE).is_file():
+        return source / LORA_WEIGHT_NAME_SAFE
+    files = sorted(source.glob("*.safetensors"))
+    if len(files) != 1:
+        raise InputError(f"{source} holds {len(files)} safetensors files and no {LORA_WEIGHT_NAME_SAFE}")
+    return files[0]
+
+
+def _require_fit(transformer: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
+    """Every matrix must belong to a module of its size; diffusers itself only warns about strangers."""
+    if not weights:
+        raise InputError(f"the LoRA {file} is empty")
+    modules = dict(transformer.named_modules())
+    for key, tensor in weights.items():
+        name, _, side = key.removeprefix(PREFIX).partition(".lora_")
+        module = modules.get(name)
+        if isinstance(module, BaseTunerLayer):
+            module = module.get_base_layer()
+        if not key.startswith(PREFIX) or not side or not isinstance(module, nn.Linear):
+            raise InputError(f"the LoRA {file} does not fit the model: nothing there takes '{key}'")
+        expected = {"A.weight": module.in_features, "B.weight": module.out_features}.get(side)
+        found = tensor.shape[1] if side == "A.weight" else tensor.shape[0]
+        if expected != found:
+            raise InputError(
+                f"the LoRA {file} does not fit the model: '{key}' has size {found}, the model {expected}"
+            )
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, set) else value

@@ -1,0 +1,73 @@
+"""Preference losses on per-sample mean prediction errors, in float32, one value per sample.
+
+An error is the mean squared prediction error of one video at one timestep; lower means that the model finds
+the video more likely. beta multiplies mean errors and carries no 1/2: diffusers' `beta_dpo` 2500 is 1250 here.
+"""
+
+from torch.nn.functional import logsigmoid, relu
+
+from videogpa.tensors import PerSample
+
+
+def preference_logits(
+    chosen_error: PerSample,
+    rejected_error: PerSample,
+    chosen_reference_error: PerSample,
+    rejected_reference_error: PerSample,
+    beta: float,
+) -> PerSample:
+    """-beta [(e_w - e_w^ref) - (e_l - e_l^ref)]: positive where the policy moved towards the chosen video."""
+    chosen = implicit_reward(chosen_error, chosen_reference_error, beta)
+    return chosen - implicit_reward(rejected_error, rejected_reference_error, beta)
+
+
+def diffusion_dpo_loss(
+    chosen_error: PerSample,
+    rejected_error: PerSample,
+    chosen_reference_error: PerSample,
+    rejected_reference_error: PerSample,
+    beta: float,
+) -> PerSample:
+    """-log sigmoid(-beta [(e_w - e_w^ref) - (e_l - e_l^ref)]).
+
+    Diffusion-DPO, Wallace et al. 2023 (arXiv 2311.12908), eq. 14, with T omega(lambda_t) absorbed in beta.
+    """
+    return -logsigmoid(
+        preference_logits(
+            chosen_error, rejected_error, chosen_reference_error, rejected_reference_error, beta
+        )
+    )
+
+
+def anchored_dpo_loss(
+    chosen_error: PerSample,
+    rejected_error: PerSample,
+    chosen_reference_error: PerSample,
+    rejected_reference_error: PerSample,
+    beta: float,
+    anchor: float,
+) -> PerSample:
+    """-log sigmoid(-beta [(e_w - e_w^ref) - (e_l - e_l^ref) + anchor relu(e_w - e_w^ref)]).
+
+    DPO-Positive, Pal et al. 2024 (arXiv 2402.13228), eq. 3, on diffusion errors: winning by worsening the
+    rejected video alone no longer pays once the chosen one gets worse than the reference draws it.
+    """
+    logits = preference_logits(
+        chosen_error, rejected_error, chosen_reference_error, rejected_reference_error, beta
+    )
+    return -logsigmoid(logits - beta * anchor * relu(chosen_error.float() - chosen_reference_error.float()))
+
+
+def sft_loss(chosen_error: PerSample) -> PerSample:
+    """The error itself: supervised fine-tuning on the chosen videos."""
+    return chosen_error.float()
+
+
+def implicit_reward(error: PerSample, reference_error: PerSample, beta: float) -> PerSample:
+    """-beta (e - e^ref): the reward that the policy expresses relative to its reference."""
+    return -beta * (error.float() - reference_error.float())
+
+
+def implicit_accuracy(logits: PerSample) -> PerSample:
+    """1 where the policy, against the reference, prefers the chosen video, 0 where not, 1/2 for a tie."""
+    return (logits > 0).float() + 0.5 * (logits == 0).float()

@@ -1,0 +1,73 @@
+"""What the other frames say about a frame: every source seen from a target's pixels, with what is visible."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from videogpa.geometry.base import GeometryPrediction
+from videogpa.geometry.cameras import backward_warp, pixel_grid, relative_pose
+from videogpa.tensors import Mask
+
+EDGE_RATIO = 1.2
+"""Four neighbouring pixels whose depths differ by more than this factor straddle a depth edge."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Source frames s seen from the pixels of one target frame.
+
+    values [s c h w]: the source maps. depth_gap [s h w]: log of the depth of the target's point in the
+    source camera over the source's own depth there; positive = behind what the source sees. displacement
+    [s h w]: pixels moved between target and source. inside [s h w]: in the source frame, depth usable in
+    both and not across a depth edge of the source. Gap and displacement are 0 outside.
+    """
+
+    values: Float[Tensor, "s c h w"]
+    depth_gap: Float[Tensor, "s h w"]
+    displacement: Float[Tensor, "s h w"]
+    inside: Bool[Tensor, "s h w"]
+
+
+def see(
+    prediction: GeometryPrediction, target: int, sources: list[int], maps: Float[Tensor, "t c h w"]
+) -> Views:
+    """`maps` of the `sources` at the pixels of the `target`, by the target's depth and the relative poses."""
+    count, poses, depth = len(sources), prediction.extrinsics_w2c, prediction.depth
+    usable = depth_usable(prediction)
+    # Over a plane inverse depth is linear in the image, so it may be interpolated; depth may not.
+    inverse = torch.where(usable, 1 / depth, 0)
+    warp = backward_warp(
+        torch.cat([maps[sources], inverse[sources, None]], 1),
+        prediction.intrinsics[sources],
+        torch.where(usable[target], depth[target], 0).expand(count, -1, -1),
+        prediction.intrinsics[target].expand(count, 3, 3),
+        relative_pose(poses[target].expand(count, 3, 4), poses[sources]),
+    )
+    inside = warp.inside & _at(_smooth_cells(inverse)[sources], warp.pixels)
+    gap = (warp.depth * warp.values[:, -1]).log()
+    moved = (warp.pixels - pixel_grid(*depth.shape[-2:], like=depth)).norm(dim=-1)
+    return Views(warp.values[:, :-1], torch.where(inside, gap, 0), torch.where(inside, moved, 0), inside)
+
+
+def depth_usable(prediction: GeometryPrediction) -> Mask:
+    """Pixels with a depth, with some confidence, and without motion of their own."""
+    usable = (prediction.depth > 0) & prediction.depth.isfinite() & (prediction.confidence > 0)
+    return usable if prediction.dynamic_mask is None else usable & ~prediction.dynamic_mask
+
+
+def _smooth_cells(inverse_depth: Float[Tensor, "t h w"]) -> Bool[Tensor, "t h-1 w-1"]:
+    """Whether the four pixels around each pixel corner are all usable and on one surface."""
+    nearest = F.max_pool2d(inverse_depth, 2, stride=1)
+    farthest = -F.max_pool2d(-inverse_depth, 2, stride=1)
+    return farthest * EDGE_RATIO > nearest
+
+
+def _at(cells: Bool[Tensor, "s h-1 w-1"], pixels: Float[Tensor, "s h w 2"]) -> Bool[Tensor, "s h w"]:
+    """The cell each pixel position falls into; anything for positions outside."""
+    height, width = cells.shape[-2:]
+    column, row = pixels.nan_to_num(0, 0, 0).floor().unbind(-1)
+    index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+    return cells.flatten(1).gather(1, index.long().flatten(1)).view_as(column)

@@ -1,0 +1,269 @@
+"""Train the embedded video model from scratch on rendered clips.
+
+    python -m videogpa.world.train_generator work/generator --clips work/clips --steps 6000
+
+Everything that happens in a step is a function of (seed, step), so an interrupted run continues from its last
+checkpoint as if nothing had happened. The learning rate is constant and falls linearly to zero over the last part.
+"""
+
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from diffusers import WanTransformer3DModel
+from jaxtyping import Float, Int
+from rich.progress import Progress
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import UMT5EncoderModel
+
+from videogpa.world.clips import read_clips, render_clips
+from videogpa.world.generator import (
+    FLOW_SHIFT,
+    FRAMES,
+    MAX_TOKENS,
+    SIZE,
+    build_text_encoder,
+    build_tokenizer,
+    build_transformer,
+    save_pipeline,
+)
+from videogpa.world.linear_autoencoder import LinearVideoAutoencoder, fit_linear_autoencoder
+from videogpa.world.muon import Muon
+
+TEXT_TO_VIDEO_SHARE = 0.1
+EMPTY_CAPTION_SHARE = 0.05
+VALIDATION_CLIPS = 64
+CHECKPOINT_EVERY = 250
+
+
+class Clips:
+    """Latents of all rendered clips in memory, mirrored on demand (a mirrored clip gets a mirrored caption)."""
+
+    def __init__(self, folder: Path, vae: LinearVideoAutoencoder, tokenizer):
+        self.vae = vae
+        self.pixels, captions = [], []
+        for frames, texts in read_clips(folder):
+            self.pixels.append(frames)
+            captions += texts
+        self.lengths = np.cumsum([len(p) for p in self.pixels])
+        self.tokens = _tokenize(tokenizer, captions)
+        self.mirrored_tokens = _tokenize(tokenizer, [mirror_caption(c) for c in captions])
+        self.empty = _tokenize(tokenizer, [""])[0]
+        self.std = torch.tensor(vae.config.latents_std).view(-1, 1, 1, 1)
+
+    def __len__(self) -> int:
+        return int(self.lengths[-1])
+
+    @torch.no_grad()
+    def batch(self, index: np.ndarray, mirror: np.ndarray) -> tuple[Float[Tensor, "b c f h w"], Int[Tensor, "b n"]]:
+        """Latents as the transformer sees them, and caption tokens."""
+        chunk = np.searchsorted(self.lengths, index, side="right")
+        pixels = np.stack([self.pixels[c][i - self.lengths[c]] for c, i in zip(chunk, index, strict=True)])
+        x = torch.from_numpy(pixels).float().div_(127.5).sub_(1).permute(0, 4, 1, 2, 3)
+        flip = torch.from_numpy(mirror)
+        x = torch.where(flip.view(-1, 1, 1, 1, 1), x.flip(-1), x)
+        latents = self.vae.encode(x).latent_dist.mode() / self.std
+        return latents, torch.where(flip[:, None], self.mirrored_tokens[index], self.tokens[index])
+
+
+def mirror_caption(caption: str) -> str:
+    """The caption of the clip seen in a mirror."""
+    swap = {"left": "right", "right": "left"}
+    return " ".join(swap.get(w.rstrip(";"), w.rstrip(";")) + ";" * w.endswith(";") for w in caption.split(" "))
+
+
+def embed(text_encoder: UMT5EncoderModel, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+    """Prompt embeddings as the Wan pipelines make them: zeros after the end of the caption."""
+    mask = (tokens != 0).long()
+    return text_encoder(tokens, mask).last_hidden_state * mask[..., None]
+
+
+def flow_loss(
+    transformer: WanTransformer3DModel,
+    prompt_embeds: Float[Tensor, "b n d"],
+    x0: Float[Tensor, "b c f h w"],
+    eps: Float[Tensor, "b c f h w"],
+    sigma: Float[Tensor, " b"],
+    image_given: Float[Tensor, " b"],
+) -> Float[Tensor, " b"]:
+    """Per-sample velocity error (Lipman et al., arXiv 2210.02747); a given first frame is clean and not counted."""
+    frame_sigma = sigma[:, None].repeat(1, x0.shape[2])
+    frame_sigma[:, 0] *= 1 - image_given
+    s = frame_sigma[:, None, :, None, None]
+    tokens_a_frame = (x0.shape[3] // 2) * (x0.shape[4] // 2)
+    timestep = (frame_sigma * 1000).repeat_interleave(tokens_a_frame, dim=1)
+    velocity = transformer((1 - s) * x0 + s * eps, timestep, prompt_embeds, return_dict=False)[0]
+    error = (velocity - (eps - x0)).square().mean(dim=(1, 3, 4))
+    counted = torch.ones_like(frame_sigma)
+    counted[:, 0] = 1 - image_given
+    return (error * counted).sum(1) / counted.sum(1)
+
+
+def stratified_sigmas(rng: np.random.Generator, n: int) -> Float[Tensor, " n"]:
+    """One noise level from each n-th of the shifted training schedule, in random order."""
+    u = (rng.permutation(n) + rng.uniform(size=n)) / n
+    return torch.from_numpy(FLOW_SHIFT * u / (1 + (FLOW_SHIFT - 1) * u)).float()
+
+
+def train(
+    out: Path,
+    clips: Path,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    lr: float,
+    cooldown: float,
+    threads: int,
+    compile_blocks: bool,
+    restart_from: Path | None = None,
+) -> None:
+    """Train until `steps`, resuming from `out/checkpoint.pt` when there is one."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer()
+    vae = _autoencoder(out, clips)
+    data = Clips(clips, vae, tokenizer)
+    held_out = np.arange(len(data) - VALIDATION_CLIPS, len(data))
+    text_encoder, transformer = build_text_encoder(len(tokenizer)), build_transformer()
+    model = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
+    average = {k: v.clone() for k, v in model.state_dict().items()}
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".blocks." in n and "table" not in n]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    optimizers = [
+        Muon(matrices, lr=lr, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+    if compile_blocks:
+        transformer.compile_repeated_blocks()
+    start = 0
+    checkpoint = out / "checkpoint.pt"
+    source = checkpoint if checkpoint.exists() else restart_from
+    if source:
+        state = torch.load(source, weights_only=True)
+        model.load_state_dict(state["model"])
+        average = state["average"]
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        start = state["step"]
+    log = (out / "log.csv").open("a", newline="")
+    writer = csv.writer(log)
+    if start == 0:
+        writer.writerow(["step", "train_loss", "validation_loss", "seconds"])
+    running, began = 0.0, time.monotonic()
+    with Progress() as progress:
+        bar = progress.add_task("training the generator", total=steps, completed=start)
+        for step in range(start, steps):
+            rng = np.random.default_rng([seed, step])
+            torch.manual_seed(seed * 1_000_003 + step)
+            index = rng.integers(0, len(data) - VALIDATION_CLIPS, batch)
+            x0, tokens = data.batch(index, rng.random(batch) < 0.5)
+            tokens[torch.from_numpy(rng.random(batch) < EMPTY_CAPTION_SHARE)] = data.empty
+            image_given = torch.from_numpy(rng.random(batch) >= TEXT_TO_VIDEO_SHARE).float()
+            rate = lr * min(1, (step + 1) / 100, (steps - step) / (cooldown * steps))
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            with sdpa_kernel(SDPBackend.MATH):
+                loss = flow_loss(
+                    transformer, embed(text_encoder, tokens), x0, torch.randn_like(x0),
+                    stratified_sigmas(rng, batch), image_given,
+                ).mean()  # fmt: skip
+                loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            decay = min(0.998, (step + 1) / (step + 20))
+            for k, v in model.state_dict().items():
+                average[k].lerp_(v, 1 - decay)
+            running += loss.item()
+            progress.advance(bar)
+            if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
+                value = _validate(model, average, data, held_out)
+                writer.writerow(
+                    [step + 1, f"{running / CHECKPOINT_EVERY:.4f}", f"{value:.4f}", f"{time.monotonic() - began:.0f}"]
+                )
+                log.flush()
+                running = 0.0
+                state = {
+                    "step": step + 1,
+                    "model": model.state_dict(),
+                    "average": average,
+                    "optimizers": [o.state_dict() for o in optimizers],
+                }
+                torch.save(state, checkpoint.with_suffix(".tmp"))
+                checkpoint.with_suffix(".tmp").replace(checkpoint)
+    model.load_state_dict(average)
+    save_pipeline(
+        out / "pipeline",
+        tokenizer=tokenizer,
+        text_encoder=text_encoder.to(torch.bfloat16),
+        transformer=transformer.to(torch.bfloat16),
+        vae=vae,
+    )
+    settings = {"steps": steps, "batch": batch, "seed": seed, "lr": lr, "clips": len(data), "cooldown": cooldown}
+    (out / "training.json").write_text(json.dumps(settings, indent=2))
+
+
+@torch.no_grad()
+def _validate(model: torch.nn.ModuleDict, average: dict[str, Tensor], data: Clips, index: np.ndarray) -> float:
+    """Averaged weights on held-out clips, image given, always the same noise."""
+    current = {k: v.clone() for k, v in model.state_dict().items()}
+    model.load_state_dict(average)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for part in np.array_split(index, 4):
+        x0, tokens = data.batch(part, np.zeros(len(part), bool))
+        eps = torch.randn(x0.shape, generator=generator)
+        sigma = stratified_sigmas(np.random.default_rng(0), len(part))
+        prompt_embeds = embed(model["text_encoder"], tokens)
+        losses.append(flow_loss(model["transformer"], prompt_embeds, x0, eps, sigma, torch.ones(len(part))))
+    model.load_state_dict(current)
+    return float(torch.cat(losses).mean())
+
+
+def _tokenize(tokenizer, captions: list[str]) -> Int[Tensor, "n k"]:
+    return tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt").input_ids
+
+
+def _autoencoder(out: Path, clips: Path) -> LinearVideoAutoencoder:
+    folder = out / "vae"
+    if not (folder / "config.json").exists():
+        frames, _ = next(read_clips(clips))
+        x = torch.from_numpy(np.array(frames)).float().div_(127.5).sub_(1).permute(0, 4, 1, 2, 3)
+        fit_linear_autoencoder(x, z_dim=32).save_pretrained(folder)
+    return LinearVideoAutoencoder.from_pretrained(folder)
+
+
+def main(
+    out: Annotated[Path, typer.Argument(help="folder for log, checkpoint and pipeline")],
+    clips: Annotated[Path, typer.Option(help="folder of rendered clips, made if missing")] = Path("work/clips"),
+    count: Annotated[int, typer.Option(help="clips to render")] = 12000,
+    steps: Annotated[int, typer.Option()] = 7000,
+    batch: Annotated[int, typer.Option()] = 8,
+    seed: Annotated[int, typer.Option()] = 0,
+    lr: Annotated[float, typer.Option()] = 2e-3,
+    cooldown: Annotated[float, typer.Option(help="share of the steps over which the rate falls to zero")] = 0.3,
+    threads: Annotated[int, typer.Option()] = 2,
+    compile_blocks: Annotated[bool, typer.Option(help="1.4x faster; needs a C++ compiler")] = True,
+    restart_from: Annotated[Path | None, typer.Option(help="checkpoint of an earlier run to go on from")] = None,
+) -> None:
+    """Render clips if needed, then train."""
+    render_clips(clips, count=count, frames=FRAMES, size=SIZE, workers=threads)
+    train(
+        out, clips, steps=steps, batch=batch, seed=seed, lr=lr, cooldown=cooldown, threads=threads,
+        compile_blocks=compile_blocks, restart_from=restart_from,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    typer.run(main)
