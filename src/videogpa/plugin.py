@@ -1,7 +1,9 @@
 """Plug-ins by file name: `families/wan.py` is the family `wan`; third parties pass a dotted module path."""
 
+import ast
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
@@ -20,6 +22,13 @@ def available(kind: Kind) -> list[str]:
     """Names of the plug-ins that ship with the package, sorted; nothing is imported."""
     package = importlib.import_module(f"videogpa.{kind}")
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in SHARED_MODULES[kind])
+
+
+def describe(kind: Kind, name: str) -> str:
+    """The first line of a plug-in's documentation, without importing it."""
+    package = importlib.import_module(f"videogpa.{kind}")
+    source = Path(package.__path__[0]) / f"{name}.py"
+    return (ast.get_docstring(ast.parse(source.read_text())) or "").split("\n")[0]
 
 
 def load(kind: Kind, name: str) -> ModuleType:

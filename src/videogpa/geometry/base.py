@@ -1,8 +1,14 @@
 """The contract of geometry models: frames in, one `GeometryPrediction` out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Literal, Protocol
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from videogpa.artifact import atomic_path
 from videogpa.tensors import Depth, Extrinsics, Intrinsics, Mask, Normals, Video
 
 
@@ -44,3 +50,19 @@ class GeometryBackend(Protocol):
             CannotJudge: the clip has no geometry to recover (no texture, no parallax, too few frames).
         """
         ...
+
+
+def save_prediction(path: Path, prediction: GeometryPrediction) -> None:
+    """Write a prediction as safetensors, atomically."""
+    values = {f.name: getattr(prediction, f.name) for f in fields(prediction)}
+    tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"scale": prediction.scale})
+
+
+def load_prediction(path: Path) -> GeometryPrediction:
+    """Read what `save_prediction` wrote."""
+    with safe_open(path, "pt") as file:
+        return GeometryPrediction(
+            scale=file.metadata()["scale"], **{name: file.get_tensor(name) for name in file.keys()}
+        )

@@ -1,0 +1,328 @@
+"""The command line: parse, run a stage, print where the result is."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from videogpa import __version__
+from videogpa.errors import InputError, RowFailed
+from videogpa.plugin import available, describe
+from videogpa.types import Score
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(
+    "Post-train video diffusion models so that what they draw holds together in 3D. "
+    "Add --debug to any command for a traceback."
+))  # fmt: skip
+prompts_app = typer.Typer(no_args_is_help=True, help="Make a prompts folder.")
+app.add_typer(prompts_app, name="prompts")
+
+SOME_FAILED = 3
+
+Out = Annotated[Path, typer.Option(help="folder to write; finished rows in it are kept")]
+Workers = Annotated[int, typer.Option(min=1, help="worker processes")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="redo what a changed configuration made stale")]
+Geometry = Annotated[str, typer.Option(help="geometry model; see `videogpa list geometry`")]
+Model = Annotated[str, typer.Option(help="'embedded' or a diffusers folder")]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@app.command()
+def score(
+    paths: Annotated[list[Path], typer.Argument(help="videos, or folders of videos")],
+    geometry: Geometry = "sfm",
+    json_file: Annotated[Path | None, typer.Option("--json", help="write all metrics to this file")] = None,
+    heatmaps: Annotated[Path | None, typer.Option(help="folder for pictures of where each video breaks")] = None,
+    max_frames: Annotated[int, typer.Option(min=2, help="frames looked at, spread over the video")] = 10,
+    workers: Workers = CORES,
+) -> None:
+    """Measure the 3D consistency of videos. `consistency` is the overall score; higher is better."""
+    from videogpa.artifact import write_json_atomic
+    from videogpa.stages.score import ScoreConfig, jobs_for_paths, score_videos, scores_as_json
+
+    cfg = ScoreConfig(geometry=geometry, max_frames=max_frames)
+    jobs = jobs_for_paths(paths)
+    found = {s.id: s for s in score_videos(cfg, jobs, workers=workers, pictures=heatmaps)}
+    scores = [found[job.id] for job in jobs]
+    if json_file is not None:
+        write_json_atomic(json_file, scores_as_json(cfg, scores))
+    _print_scores(scores)
+    _exit_if_failed(sum(s.status == "failed" for s in scores), len(scores))
+
+
+@prompts_app.command("world")
+def prompts_world(
+    out: Out,
+    split: Annotated[str, typer.Option(help="train, development or held_out")] = "held_out",
+    count: Annotated[int, typer.Option(min=1)] = 48,
+    offset: Annotated[int, typer.Option(min=0, help="skip that many scenes of the split")] = 0,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="one body in every scene moves")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Procedural scenes with one true continuation each."""
+    from videogpa.stages.prompts import SEED_RANGES, WorldPrompts, run_world
+
+    if split not in SEED_RANGES:
+        raise InputError(f"--split '{split}' is unknown; choose from: {', '.join(SEED_RANGES)}")
+    print(run_world(WorldPrompts(split=split, count=count, offset=offset, dynamic=dynamic), out, overwrite=overwrite))
+
+
+@prompts_app.command("files")
+def prompts_files(
+    source: Annotated[Path, typer.Argument(help=".txt, .json, .jsonl, .csv, or a folder of images")],
+    out: Out,
+    limit: Annotated[int | None, typer.Option(min=1)] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Captions (and first frames) from your own files."""
+    from videogpa.stages.prompts import FilePrompts, run_files
+
+    print(run_files(FilePrompts(limit=limit), source, out, overwrite=overwrite))
+
+
+@app.command()
+def sample(
+    out: Out,
+    prompts: Annotated[Path | None, typer.Option(help="a prompts folder")] = None,
+    prompt: Annotated[str | None, typer.Option(help="one caption instead of a prompts folder")] = None,
+    image: Annotated[Path | None, typer.Option(help="the first frame of the one prompt")] = None,
+    model: Model = "embedded",
+    family: Annotated[str, typer.Option(help="see `videogpa list families`")] = "wan",
+    lora: Annotated[str | None, typer.Option(help="'embedded', a LoRA folder or a safetensors file")] = None,
+    lora_strength: float = 1.0,
+    candidates: Annotated[int, typer.Option(min=1, help="videos per prompt")] = 1,
+    best_of: Annotated[
+        int | None, typer.Option(min=2, help="draw that many per prompt and keep the most consistent")
+    ] = None,
+    geometry: Geometry = "embedded",
+    seed: int = 0,
+    frames: int = 9,
+    height: int = 48,
+    width: int = 48,
+    steps: int = 10,
+    guidance_scale: float = 1.0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw videos; with --best-of N, keep the most 3D-consistent of N. No training needed."""
+    from videogpa.stages import best_of as best_of_stage
+    from videogpa.stages import prompts as prompts_stage
+    from videogpa.stages import sample as sample_stage
+    from videogpa.stages import score as score_stage
+
+    if (prompts is None) == (prompt is None):
+        raise InputError("give either --prompts FOLDER or --prompt TEXT")
+    if prompts is None:
+        prompts = prompts_stage.run_single(prompt, image, out / "prompts", overwrite=overwrite)
+    cfg = sample_stage.SampleConfig(
+        family=family, model=model, lora=lora, lora_strength=lora_strength, candidates=best_of or candidates,
+        seed=seed, frames=frames, height=height, width=width, steps=steps, guidance_scale=guidance_scale,
+        dtype=dtype, device=device,
+    )  # fmt: skip
+    drawn = sample_stage.run(cfg, prompts, out / "candidates", workers=workers, overwrite=overwrite)
+    if best_of is None:
+        print(drawn)
+        _exit_if_rows_failed(drawn)
+        return
+    scored = score_stage.run(
+        score_stage.ScoreConfig(geometry=geometry), drawn, out / "scores", workers=workers, overwrite=overwrite
+    )
+    best = best_of_stage.run(best_of_stage.BestOfConfig(), drawn, scored, out / "best", overwrite=overwrite)
+    print(best)
+    _exit_if_rows_failed(drawn, scored, best)
+
+
+@app.command("score-candidates")
+def score_candidates(
+    candidates: Annotated[Path, typer.Argument(help="a candidates folder made by `videogpa sample`")],
+    out: Out,
+    prompts: Annotated[Path | None, typer.Option(help="its prompts folder, for oracle metrics")] = None,
+    geometry: Geometry = "embedded",
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score every candidate of a sample stage into a scores folder."""
+    from videogpa.stages.score import ScoreConfig, run
+
+    print(run(ScoreConfig(geometry=geometry), candidates, out, prompts=prompts, workers=workers, overwrite=overwrite))
+    _exit_if_rows_failed(out)
+
+
+@app.command()
+def pair(
+    scores: Annotated[Path, typer.Argument(help="a scores folder")],
+    out: Out,
+    metric: str = "consistency",
+    pairs_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
+    min_margin: Annotated[float, typer.Option(min=0.0)] = 0.0,
+    motion_match: Annotated[float | None, typer.Option(help="0.1: motion of the two within 10 %")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Form preference pairs from scores."""
+    from videogpa.stages.pair import PairConfig, run
+
+    cfg = PairConfig(
+        metric=metric, pairs_per_prompt=pairs_per_prompt, min_margin=min_margin, motion_match=motion_match
+    )
+    print(run(cfg, scores, out, overwrite=overwrite))
+
+
+@app.command()
+def train(
+    pairs: Annotated[Path, typer.Argument(help="a pairs folder")],
+    candidates: Annotated[Path, typer.Argument(help="the candidates folder that the pairs refer to")],
+    out: Out,
+    model: Model = "embedded",
+    config: Annotated[Path | None, typer.Option(help="JSON with fields of the training configuration")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a LoRA on preference pairs."""
+    from videogpa.stages.train import TrainConfig, run
+    from videogpa.weights import model_folder
+
+    cfg = _read_config(TrainConfig, config)
+    print(run(cfg, pairs, candidates, model_folder(model), out, overwrite=overwrite))
+
+
+@app.command()
+def evaluate(
+    prompts: Annotated[Path, typer.Argument(help="a folder of held-out prompts")],
+    out: Out,
+    lora: Annotated[list[str], typer.Option(help="NAME=FOLDER, repeatable")],
+    model: Model = "embedded",
+    seeds: Annotated[int, typer.Option(min=1, help="videos per prompt and arm")] = 2,
+    steps: int = 10,
+    geometry: Geometry = "embedded",
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare LoRAs with the base on the same prompts and seeds."""
+    from videogpa.stages.evaluate import BASE, EvaluateConfig, run
+    from videogpa.stages.sample import SampleConfig
+    from videogpa.stages.score import ScoreConfig
+
+    arms = {}
+    for entry in lora:
+        name, separator, folder = entry.partition("=")
+        if not (name and separator and folder):
+            raise InputError(f"--lora '{entry}' is not of the form NAME=FOLDER")
+        arms[name] = Path(folder)
+    cfg = EvaluateConfig(
+        sample=SampleConfig(model=model, candidates=seeds, steps=steps, keep_latents=False),
+        score=ScoreConfig(geometry=geometry),
+        comparisons=tuple((name, BASE) for name in arms),
+    )
+    print(run(cfg, prompts, arms, out, workers=workers, overwrite=overwrite) / "summary.json")
+    _exit_if_rows_failed(out)
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="a folder made by `videogpa run`")],
+) -> None:
+    """Write the HTML report of a finished run again."""
+    from videogpa.stages.report import run
+
+    print(run(run_folder, run_folder / "evaluation", run_folder / "report") / "index.html")
+
+
+@app.command("run")
+def run_recipe(
+    recipe: Annotated[str, typer.Argument(help="a recipe (`videogpa list recipes`) or a dotted module")],
+    out: Out,
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """The whole loop: sample, score, pair, train, evaluate, report. Run it again to resume."""
+    from videogpa.plugin import load
+    from videogpa.run import run
+
+    module = load("recipes", recipe)
+    print(run(module.recipe(), out, workers=workers, overwrite=overwrite) / "index.html")
+    _exit_if_rows_failed(out / "candidates", out / "scores", out / "evaluation")
+
+
+@app.command("list")
+def list_plugins(
+    kind: Annotated[str, typer.Argument(help="families, geometry, metrics or recipes")],
+) -> None:
+    """What can be chosen by name."""
+    kinds = ("families", "geometry", "metrics", "recipes")
+    if kind not in kinds:
+        raise InputError(f"nothing to list called '{kind}'; choose from: {', '.join(kinds)}")
+    for name in available(kind):
+        print(f"{name:18} {describe(kind, name)}")
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: errors of the user are one line on standard error and a non-zero exit."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    try:
+        app(arguments, prog_name="videogpa")
+    except KeyboardInterrupt:
+        _stop("interrupted; run the same command again to go on", 130, debug)
+    except InputError as error:
+        _stop(str(error), 2, debug)
+    except RowFailed as error:
+        _stop(str(error), SOME_FAILED, debug)
+    except Exception as error:
+        _stop(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _stop(message: str, code: int, debug: bool) -> None:
+    if debug:
+        raise
+    print("videogpa: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _print_scores(scores: Sequence[Score]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("consistency", "depth_agreement", "motion", "sharpness")
+    table = Table("video", "frames", *columns, "remark", box=None, pad_edge=False)
+    for s in scores:
+        cells = ["–" if (v := s.metrics.get(name)) is None else f"{v:.4g}" for name in columns]
+        remark = f"failed: {s.reason}" if s.status == "failed" else s.reason or ""
+        table.add_row(s.video, str(s.frames), *cells, remark)
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def _read_config(config_type, path: Path | None):
+    from pydantic import ValidationError
+
+    if path is None:
+        return config_type()
+    try:
+        return config_type.model_validate_json(path.read_text())
+    except (OSError, ValidationError) as error:
+        raise InputError(f"cannot use the configuration {path}: {error}") from error
+
+
+def _exit_if_rows_failed(*artifacts: Path) -> None:
+    from videogpa.artifact import read_manifest
+
+    manifests = [read_manifest(folder) for folder in artifacts]
+    _exit_if_failed(sum(m.failed for m in manifests), sum(m.ok + m.failed for m in manifests))
+
+
+def _exit_if_failed(failed: int, total: int) -> None:
+    if failed:
+        print(f"videogpa: {failed} of {total} rows failed", file=sys.stderr)
+        raise typer.Exit(SOME_FAILED)

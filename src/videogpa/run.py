@@ -1,0 +1,97 @@
+"""A whole run: prompts, samples, scores, pairs, LoRAs, evaluation and report, each resumable by itself."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from videogpa.engines.local import map_rows
+from videogpa.errors import RowFailed
+from videogpa.stages import evaluate, pair, prompts, report, sample, score, train
+from videogpa.stages.evaluate import EvaluateConfig
+from videogpa.stages.pair import PairConfig
+from videogpa.stages.prompts import FilePrompts, WorldPrompts
+from videogpa.stages.sample import SampleConfig
+from videogpa.stages.score import ScoreConfig
+from videogpa.stages.train import TrainConfig
+from videogpa.weights import model_folder
+
+PromptSource = WorldPrompts | tuple[FilePrompts, Path]
+
+
+class RunConfig(BaseModel):
+    """Everything that a run does. `trainings` maps arm names to how their LoRA is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train_prompts: PromptSource
+    held_out_prompts: PromptSource
+    sample: SampleConfig
+    score: ScoreConfig
+    pair: PairConfig
+    trainings: dict[str, TrainConfig]
+    evaluate: EvaluateConfig
+
+
+def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> Path:
+    """Run or continue; returns the report's folder. Every stage's folder lies in `out`."""
+    say = _Steps(total=6)
+    options = {"overwrite": overwrite}
+    say("prompts")
+    train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)
+    held_out = _prompts(cfg.held_out_prompts, out / "prompts" / "held_out", overwrite)
+    say("candidates")
+    candidates = sample.run(cfg.sample, train_prompts, out / "candidates", workers=workers, **options)
+    say("scores and pairs")
+    scores = score.run(cfg.score, candidates, out / "scores", workers=workers, **options)
+    pairs = pair.run(cfg.pair, scores, out / "pairs", **options)
+    say("training " + ", ".join(cfg.trainings))
+    loras = train_all(cfg, pairs, candidates, out / "lora", workers=workers, overwrite=overwrite)
+    say("evaluation")
+    evaluation = evaluate.run(cfg.evaluate, held_out, loras, out / "evaluation", workers=workers, **options)
+    say("report")
+    return report.run(out, evaluation, out / "report")
+
+
+def train_all(
+    cfg: RunConfig, pairs: Path, candidates: Path, out: Path, *, workers: int, overwrite: bool
+) -> dict[str, Path]:
+    """Train every arm, side by side where there are workers for it; returns the LoRA folders.
+
+    Raises:
+        RowFailed: a training failed.
+    """
+    make_worker = partial(_make_trainer, cfg, pairs, candidates, out, overwrite)
+    loras = {}
+    for arm, result in map_rows(make_worker, list(cfg.trainings), workers=workers, description="training"):
+        if isinstance(result, RowFailed):
+            raise result
+        loras[arm] = result
+    return {arm: loras[arm] for arm in cfg.trainings}
+
+
+def _make_trainer(
+    cfg: RunConfig, pairs: Path, candidates: Path, out: Path, overwrite: bool
+) -> Callable[[str], Path]:
+    model = model_folder(cfg.sample.model)
+    return lambda arm: train.run(cfg.trainings[arm], pairs, candidates, model, out / arm, overwrite=overwrite)
+
+
+def _prompts(source: PromptSource, out: Path, overwrite: bool) -> Path:
+    if isinstance(source, WorldPrompts):
+        return prompts.run_world(source, out, overwrite=overwrite)
+    return prompts.run_files(source[0], source[1], out, overwrite=overwrite)
+
+
+class _Steps:
+    """Prints what the run does now, to standard error."""
+
+    def __init__(self, total: int):
+        self.total, self.number = total, 0
+
+    def __call__(self, what: str) -> None:
+        from rich.console import Console
+
+        self.number += 1
+        Console(stderr=True).print(f"[{self.number}/{self.total}] {what}", markup=False, highlight=False)

@@ -1,0 +1,59 @@
+"""Best-of-N without training: the most consistent candidate of every prompt."""
+
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from videogpa.artifact import atomic_path, open_artifact, read_rows
+from videogpa.stages.score import higher_is_better
+from videogpa.types import Candidate, Score
+
+
+class BestOfConfig(BaseModel):
+    """The metric that decides."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str = "consistency"
+
+
+def run(cfg: BestOfConfig, candidates: Path, scores: Path, out: Path, *, overwrite: bool = False) -> Path:
+    """Copy the best candidate's video and preview of every prompt; a prompt without any value fails."""
+    by_prompt: dict[str, list[Score]] = defaultdict(list)
+    for score in read_rows(scores, Score):
+        by_prompt[score.prompt_id or score.id].append(score)
+    rows = {c.id: c for c in read_rows(candidates, Candidate)}
+    inputs = {"candidates": candidates, "scores": scores}
+    with open_artifact(
+        out, stage="best_of", config=cfg, inputs=inputs, row_type=Candidate, overwrite=overwrite
+    ) as artifact:
+        if artifact.complete:
+            return out
+        files = []
+        for prompt_id in dict.fromkeys(c.prompt_id for c in rows.values()):
+            best = best_score(cfg.metric, by_prompt[prompt_id])
+            if best is None:
+                reason = f"no candidate of {prompt_id} could be judged by {cfg.metric}"
+                failed = Candidate(id=prompt_id, status="failed", reason=reason, prompt_id=prompt_id, seed=0)
+                artifact.append(failed)
+                continue
+            row = rows[best.id]
+            video, preview = f"videos/{prompt_id}.mkv", f"previews/{prompt_id}.mp4"
+            for source, target in ((row.video, video), (row.preview, preview)):
+                with atomic_path(out / target) as temporary:
+                    shutil.copyfile(candidates / source, temporary)
+                files.append(target)
+            artifact.append(
+                Candidate(id=prompt_id, prompt_id=prompt_id, seed=row.seed, video=video, preview=preview)
+            )
+        artifact.finish(list(artifact.done), files=files)
+    return out
+
+
+def best_score(metric: str, scores: list[Score]) -> Score | None:
+    """The best judged score; ties go to the first id. None when nothing was judged."""
+    sign = 1.0 if higher_is_better(metric) else -1.0
+    judged = [s for s in scores if s.metrics.get(metric) is not None]
+    return min(judged, key=lambda s: (-sign * s.metrics[metric], s.id), default=None)

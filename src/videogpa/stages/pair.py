@@ -1,0 +1,113 @@
+"""Preference pairs from scores: within a prompt, the better against the worse; what was dropped, and why."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from videogpa.artifact import open_artifact, read_rows, write_json_atomic
+from videogpa.errors import InputError
+from videogpa.stages.score import higher_is_better
+from videogpa.types import PreferencePair, Score
+
+
+class PairConfig(BaseModel):
+    """Which candidates become pairs.
+
+    The widest margins of a prompt come first; a candidate is used once. `min_margin` is in the metric's unit.
+    `motion_match` 0.1 lets the motion of the two differ by 10 %: without it, the calmer of
+    two videos tends to win and the model learns to stand still.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str = "consistency"
+    pairs_per_prompt: int = Field(default=1, ge=1)
+    min_margin: float = Field(default=0.0, ge=0)
+    motion_match: float | None = Field(default=None, gt=0)
+
+
+def run(cfg: PairConfig, scores: Path, out: Path, *, overwrite: bool = False) -> Path:
+    """Form the pairs; `dropped.json` lists prompts without a pair and the reason.
+
+    Raises:
+        InputError: not a single pair could be formed, or no score has the metric.
+    """
+    groups: dict[str, list[Score]] = defaultdict(list)
+    rows = read_rows(scores, Score)
+    for row in rows:
+        groups[row.prompt_id or row.id].append(row)
+    if not any(cfg.metric in r.metrics for r in rows):
+        raise InputError(f"no score in {scores} has the metric '{cfg.metric}'")
+    pairs, dropped = [], []
+    for prompt_id, group in groups.items():
+        found = form_pairs(cfg, prompt_id, group)
+        pairs += found
+        if not found:
+            dropped.append({"prompt_id": prompt_id, "reason": _why_none(cfg, group)})
+    if not pairs:
+        raise InputError(f"no preference pair in {scores}: {dropped[0]['reason']} (first prompt); see `videogpa pair`")
+    with open_artifact(
+        out, stage="pairs", config=cfg, inputs={"scores": scores}, row_type=PreferencePair, overwrite=overwrite
+    ) as artifact:
+        if artifact.complete:
+            return out
+        write_json_atomic(out / "dropped.json", dropped)
+        artifact.append(*(p for p in pairs if p.id not in artifact.done))
+        artifact.finish([p.id for p in pairs])
+    return out
+
+
+def form_pairs(cfg: PairConfig, prompt_id: str, group: list[Score]) -> list[PreferencePair]:
+    """Pairs of one prompt's candidates, the widest margin first, each candidate in at most one pair."""
+    sign = 1.0 if higher_is_better(cfg.metric) else -1.0
+    judged = sorted(_judged(cfg, group), key=lambda s: (-sign * s.metrics[cfg.metric], s.id))
+    options = [
+        (sign * (w.metrics[cfg.metric] - l.metrics[cfg.metric]), w, l)
+        for i, w in enumerate(judged)
+        for l in judged[i + 1 :]
+        if _motion_matches(cfg, w, l)
+    ]
+    options.sort(key=lambda o: (-o[0], o[1].id, o[2].id))
+    used: set[str] = set()
+    pairs: list[PreferencePair] = []
+    for margin, chosen, rejected in options:
+        if margin <= cfg.min_margin or len(pairs) == cfg.pairs_per_prompt:
+            break
+        if used & {chosen.id, rejected.id}:
+            continue
+        used |= {chosen.id, rejected.id}
+        pairs.append(
+            PreferencePair(
+                id=f"{chosen.id}>{rejected.id}",
+                prompt_id=prompt_id,
+                chosen=chosen.id,
+                rejected=rejected.id,
+                chosen_value=chosen.metrics[cfg.metric],
+                rejected_value=rejected.metrics[cfg.metric],
+                margin=margin,
+            )
+        )
+    return pairs
+
+
+def _judged(cfg: PairConfig, group: list[Score]) -> list[Score]:
+    return [s for s in group if s.status == "ok" and s.metrics.get(cfg.metric) is not None]
+
+
+def _motion_matches(cfg: PairConfig, a: Score, b: Score) -> bool:
+    if cfg.motion_match is None:
+        return True
+    first, second = a.metrics.get("motion"), b.metrics.get("motion")
+    if not first or not second:
+        return False
+    ratio = first / second
+    return max(ratio, 1 / ratio) <= 1 + cfg.motion_match
+
+
+def _why_none(cfg: PairConfig, group: list[Score]) -> str:
+    judged = _judged(cfg, group)
+    if len(judged) < 2:
+        reasons = sorted({s.reason for s in group if s.reason}) or ["too few candidates"]
+        return f"{len(judged)} of {len(group)} candidates have a value ({reasons[0]})"
+    return "no two candidates differ enough and move alike"

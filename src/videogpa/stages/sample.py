@@ -1,0 +1,131 @@
+"""Sample K candidates a prompt: lossless master, preview for pages, latents and conditioning for training."""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from videogpa.artifact import open_artifact, read_rows
+from videogpa.engines.local import map_rows
+from videogpa.errors import RowFailed
+from videogpa.plugin import load
+from videogpa.types import Candidate, Prompt
+from videogpa.video_io import read_image, write_master, write_preview
+from videogpa.weights import lora_folder, model_folder
+
+
+class SampleConfig(BaseModel):
+    """What to draw with which model. The defaults fit the embedded model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str = "wan"
+    model: str = "embedded"
+    lora: str | None = None
+    lora_strength: float = 1.0
+    candidates: int = Field(default=4, ge=1)
+    seed: int = 0
+    frames: int = Field(default=9, ge=1)
+    height: int = Field(default=48, ge=1)
+    width: int = Field(default=48, ge=1)
+    steps: int = Field(default=10, ge=1)
+    guidance_scale: float = Field(default=1.0, ge=0)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "cpu"
+    fps: float = Field(default=8, gt=0)
+    keep_latents: bool = True
+
+
+def candidate_seed(seed: int, prompt_id: str, index: int) -> int:
+    """The noise seed of candidate `index` of a prompt: the same for every model and LoRA, unrelated between
+    prompts.
+    """
+    digest = hashlib.sha256(f"{seed}:{prompt_id}:{index}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwrite: bool = False) -> Path:
+    """Draw all candidates of all prompts; finished ones are kept on a rerun."""
+    rows = [p for p in read_rows(prompts, Prompt) if p.status == "ok"]
+    inputs = {"prompts": prompts, "model": model_folder(cfg.model)}
+    if cfg.lora is not None:
+        inputs["lora"] = lora_folder(cfg.lora)
+    # What lies on disk is compared by content, not by where it lies.
+    named = cfg.model_copy(update={"model": "given", "lora": cfg.lora and "given"})
+    with open_artifact(
+        out, stage="candidates", config=named, inputs=inputs, row_type=Candidate, overwrite=overwrite
+    ) as artifact:
+        if artifact.complete:
+            return out
+        ids = {p.id: [f"{p.id}-{k}" for k in range(cfg.candidates)] for p in rows}
+        todo = [p for p in rows if any(i not in artifact.done for i in ids[p.id])]
+        make_worker = partial(_make_worker, cfg, prompts, out)
+        for prompt, result in map_rows(make_worker, todo, workers=workers, description="sampling"):
+            drawn = result
+            if isinstance(result, RowFailed):
+                drawn = [
+                    Candidate(
+                        id=row_id, status="failed", reason=str(result), prompt_id=prompt.id,
+                        seed=candidate_seed(cfg.seed, prompt.id, k),
+                    )
+                    for k, row_id in enumerate(ids[prompt.id])
+                ]  # fmt: skip
+            artifact.append(*drawn)
+        order = [i for p in rows for i in ids[p.id]]
+        files = {f for i in order for r in [artifact.done[i]] for f in (r.video, r.latents, r.conditioning) if f}
+        artifact.finish(order, files=sorted(files))
+    return out
+
+
+def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Prompt], list[Candidate]]:
+    import torch
+
+    from videogpa.dpo.lora import load_lora
+    from videogpa.families.base import SamplerSettings, save_tensors
+
+    family = load("families", cfg.family).Family(
+        model_folder(cfg.model), dtype=getattr(torch, cfg.dtype), device=cfg.device
+    )
+    if cfg.lora is not None:
+        load_lora(family, lora_folder(cfg.lora), cfg.lora_strength)
+    settings = SamplerSettings(
+        frames=cfg.frames,
+        height=cfg.height,
+        width=cfg.width,
+        steps=cfg.steps,
+        guidance_scale=cfg.guidance_scale,
+    )
+
+    def draw(prompt: Prompt) -> list[Candidate]:
+        image = read_image(prompts / prompt.image) if prompt.image else None
+        seeds = [candidate_seed(cfg.seed, prompt.id, k) for k in range(cfg.candidates)]
+        samples = family.sample(prompt.text, image, seeds, settings)
+        conditioning = f"conditioning/{prompt.id}.safetensors" if cfg.keep_latents else None
+        if conditioning:
+            save_tensors(out / conditioning, {k: v[0] for k, v in samples.conditioning.items()})
+        drawn = []
+        for k, seed in enumerate(seeds):
+            row_id = f"{prompt.id}-{k}"
+            row = Candidate(
+                id=row_id,
+                prompt_id=prompt.id,
+                seed=seed,
+                video=f"videos/{row_id}.mkv",
+                preview=f"previews/{row_id}.mp4",
+                latents=f"latents/{row_id}.safetensors" if cfg.keep_latents else None,
+                conditioning=conditioning,
+            )
+            frames = samples.videos[k].cpu()
+            if not frames.isfinite().all():
+                raise RowFailed(f"the model drew values that are not numbers for prompt {prompt.id}, seed {seed}")
+            write_master(out / row.video, frames, fps=cfg.fps)
+            write_preview(out / row.preview, frames, fps=cfg.fps)
+            if row.latents:
+                save_tensors(out / row.latents, {"latents": samples.latents[k]})
+            drawn.append(row)
+        return drawn
+
+    return draw

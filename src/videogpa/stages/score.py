@@ -1,0 +1,216 @@
+"""Measure videos: geometry once, then every metric on it; a failure is a row with a reason, never a number."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from videogpa import __version__
+from videogpa.artifact import hash_input, hash_json, open_artifact, read_rows
+from videogpa.engines.local import map_rows
+from videogpa.errors import CannotJudge, InputError, RowFailed
+from videogpa.plugin import available, load
+from videogpa.tensors import Video
+from videogpa.types import Candidate, Prompt, Score
+from videogpa.video_io import find_videos, read_video, write_image
+
+CONSISTENCY = "cross_view"
+"""The metric that is the overall score `consistency`."""
+SMALLEST_SIDE = 16
+
+
+class ScoreConfig(BaseModel):
+    """How videos are measured. `metrics` None means all; oracle metrics apply only where a truth is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    geometry: str = "sfm"
+    metrics: tuple[str, ...] | None = None
+    max_frames: int = Field(default=10, ge=2)
+    max_side: int | None = Field(default=640, ge=16)
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """One video to measure; `world` is the scene description of a procedural prompt."""
+
+    id: str
+    video: Path
+    shown: str
+    prompt_id: str | None = None
+    world: dict[str, Any] | None = None
+
+
+def metric_names(cfg: ScoreConfig) -> list[str]:
+    """The metrics that the configuration asks for.
+
+    Raises:
+        InputError: a name that no metric has.
+    """
+    if cfg.metrics is None:
+        return available("metrics")
+    for name in cfg.metrics:
+        load("metrics", name)
+    return list(cfg.metrics)
+
+
+def protocol_hash(cfg: ScoreConfig) -> str:
+    """Scores with the same hash were measured the same way and may be compared (first 16 hex digits)."""
+    from videogpa.metrics.perceptual import PERCEPTUAL
+
+    backend = load("geometry", cfg.geometry)
+    weights = getattr(backend, "WEIGHTS", None)
+    described = {
+        "config": cfg.model_dump(mode="json"),
+        "metrics": {name: load("metrics", name).SOURCE for name in metric_names(cfg)},
+        "consistency": CONSISTENCY,
+        "perceptual": PERCEPTUAL,
+        "weights": hash_input(weights) if weights else None,
+        "version": __version__,
+    }
+    return hash_json(described)[:16]
+
+
+def run(
+    cfg: ScoreConfig,
+    candidates: Path,
+    out: Path,
+    *,
+    prompts: Path | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> Path:
+    """Score all candidates of a sample stage; `prompts` adds the oracle metrics where the world is known.
+
+    The geometry of every clip is kept beside its score (`geometry/<id>.safetensors`).
+    """
+    rows = [c for c in read_rows(candidates, Candidate) if c.status == "ok"]
+    worlds = {p.id: p.world for p in read_rows(prompts, Prompt)} if prompts else {}
+    jobs = [ScoreJob(c.id, candidates / c.video, c.video, c.prompt_id, worlds.get(c.prompt_id)) for c in rows]
+    inputs = {"candidates": candidates} | ({"prompts": prompts} if prompts else {})
+    with open_artifact(
+        out, stage="scores", config=cfg, inputs=inputs, row_type=Score, overwrite=overwrite
+    ) as artifact:
+        if artifact.complete:
+            return out
+        todo = [j for j in jobs if j.id not in artifact.done]
+        for score in score_videos(cfg, todo, workers=workers, keep=out / "geometry"):
+            artifact.append(score)
+        artifact.finish([j.id for j in jobs])
+    return out
+
+
+def score_videos(
+    cfg: ScoreConfig,
+    jobs: Sequence[ScoreJob],
+    *,
+    workers: int,
+    keep: Path | None = None,
+    pictures: Path | None = None,
+) -> Iterator[Score]:
+    """Scores as they are done, in any order. `keep` is a folder for the geometry of every clip, `pictures`
+    one for contact sheets that show where a video breaks.
+
+    Raises:
+        InputError: an unknown geometry model or metric.
+    """
+    metric_names(cfg)
+    load("geometry", cfg.geometry)
+    make_worker = partial(_make_worker, cfg, keep, pictures)
+    for job, result in map_rows(make_worker, jobs, workers=workers, description="scoring"):
+        if isinstance(result, RowFailed):
+            yield Score(id=job.id, status="failed", reason=str(result), prompt_id=job.prompt_id, video=job.shown)
+        else:
+            yield result
+
+
+def jobs_for_paths(paths: Sequence[Path]) -> list[ScoreJob]:
+    """One job per video; folders stand for the videos directly inside them.
+
+    Raises:
+        InputError: a folder without videos. (A missing file is a failed row later: it must not stop the rest.)
+    """
+    videos = [v for path in paths for v in (find_videos(path) if path.is_dir() else [path])]
+    return [ScoreJob(f"video{i:05d}", video, str(video)) for i, video in enumerate(videos)]
+
+
+def scores_as_json(cfg: ScoreConfig, scores: Sequence[Score]) -> dict[str, Any]:
+    """What `videogpa score --json` writes."""
+    keys = ("status", "reason", "frames", "metrics")
+    return {
+        "geometry": cfg.geometry,
+        "protocol": protocol_hash(cfg),
+        "videos": [{"path": s.video} | {k: getattr(s, k) for k in keys} for s in scores],
+    }
+
+
+def _make_worker(
+    cfg: ScoreConfig, keep: Path | None, pictures: Path | None
+) -> Callable[[ScoreJob], Score]:
+    from videogpa.contact_sheet import contact_sheet
+    from videogpa.geometry.base import save_prediction
+    from videogpa.metrics.base import Clip
+
+    backend = load("geometry", cfg.geometry).Backend()
+    metrics = {name: load("metrics", name) for name in metric_names(cfg)}
+
+    def score(job: ScoreJob) -> Score:
+        try:
+            frames = read_video(job.video, max_frames=cfg.max_frames, max_side=cfg.max_side)
+        except InputError as error:
+            raise RowFailed(str(error)) from error
+        _require_video(frames)
+        geometry, reasons = None, []
+        try:
+            geometry = backend.predict(frames)
+            if keep is not None:
+                save_prediction(keep / f"{job.id}.safetensors", geometry)
+        except CannotJudge as unknown:
+            reasons.append(f"geometry: {unknown}")
+        truth = None
+        if job.world is not None:
+            from videogpa.world.truth import true_continuation
+
+            truth = true_continuation(job.world, *(frames.shape[i] for i in (0, 2, 3)))
+        clip = Clip(frames=frames, geometry=geometry, truth=truth)
+        values: dict[str, float | None] = {}
+        for name, metric in metrics.items():
+            values[name] = None
+            missing = ("geometry" in metric.NEEDS and geometry is None) or ("truth" in metric.NEEDS and truth is None)
+            if missing:
+                continue
+            try:
+                values[name] = metric.measure(clip)
+            except CannotJudge as unknown:
+                reasons.append(f"{name}: {unknown}")
+        if pictures is not None:
+            write_image(pictures / f"{job.id}.png", contact_sheet(frames, geometry))
+        if CONSISTENCY in values:
+            values = {"consistency": values[CONSISTENCY], **values}
+        return Score(
+            id=job.id,
+            reason="; ".join(reasons) or None,
+            prompt_id=job.prompt_id,
+            video=job.shown,
+            frames=len(frames),
+            metrics=values,
+            geometry=cfg.geometry,
+        )
+
+    return score
+
+
+def _require_video(frames: Video) -> None:
+    count, _, height, width = frames.shape
+    if count < 2:
+        raise RowFailed("has only 1 frame; at least 2 are needed")
+    if min(height, width) < SMALLEST_SIDE:
+        raise RowFailed(f"is {width}x{height} pixels; both sides must be at least {SMALLEST_SIDE}")
+
+
+def higher_is_better(metric: str) -> bool:
+    """The direction of a metric by name."""
+    return load("metrics", CONSISTENCY if metric == "consistency" else metric).HIGHER_IS_BETTER
