@@ -24,7 +24,9 @@ def pixel_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "h w 2"]:
     return torch.stack([x, y], -1)
 
 
-def unproject(depth: Float[Tensor, "*b h w"], intrinsics: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b h w 3"]:
+def unproject(
+    depth: Float[Tensor, "*b h w"], intrinsics: Float[Tensor, "*b 3 3"]
+) -> Float[Tensor, "*b h w 3"]:
     """Camera-frame point of every pixel: depth times the ray with unit z."""
     pixels = pixel_grid(*depth.shape[-2:], like=depth)
     focal, centre = _focal_and_centre(intrinsics)

@@ -60,7 +60,9 @@ def splat(
 ) -> Float[Tensor, "c h w"]:
     """The coloured world points seen by one camera, one pixel a point; pixels without a point are 0."""
     index = nearest_points(points, extrinsics_w2c, intrinsics, size, budget_bytes)
-    image = torch.where((index >= 0)[..., None], colors[index.clamp_min(0)], 0)
+    seen = index >= 0
+    image = colors.new_zeros(*size, colors.shape[-1])
+    image[seen] = colors[index[seen]]
     return image.permute(2, 0, 1).contiguous()
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.metrics.base import Clip, Need, geometry_of
-from videogpa.metrics.warping import Views, see
+from videogpa.metrics.warping import Field, Views, field_of, see, sources_of
 from videogpa.tensors import Mask, Video
 
 HIGHER_IS_BETTER = True
@@ -27,8 +27,10 @@ NEEDS: frozenset[Need] = frozenset({"geometry"})
 
 OCCLUSION = 0.1
 """A point this much (log depth) behind the source's own surface is hidden there and not compared."""
-SHIFT = 1 / 64
-"""Share of the longer image side; colours that differ as under this shift are half wrong."""
+SHIFT = 1 / 8
+"""Colours that differ as under a shift by SHIFT·√side pixels (side = the longer one) are half wrong: .9 pixels
+at 48, 2.4 at 360. Half-way between a fixed number of pixels, which is what resampling costs, and a fixed
+share of the image, which is what an error in space makes; so the size of a clip hardly matters."""
 NOISE = 2 / 255
 """Colour difference that proves nothing; it keeps images without contrast from looking consistent."""
 CONTRAST_RADIUS = 3
@@ -37,8 +39,6 @@ SMALLEST_MOTION = 0.01
 """Share of the longer image side that must separate two frames (median over what both see)."""
 SMALLEST_COVERAGE = 0.25
 """Share of all pixels that some other frame must see."""
-MOST_SOURCES = 24
-"""Sources per target, spread evenly over the clip, so that cost stays linear in long clips."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def measure(clip: Clip) -> float:
     errors = clip_errors(geometry_of(clip))
     if not any(e.mask.any() for e in errors):
         raise CannotJudge("no camera motion, or no frame sees what another one saw")
-    covered = coverage(_heat_maps(errors)[1])
+    covered = coverage(torch.stack([e.mask.any(0) for e in errors]))
     if covered < SMALLEST_COVERAGE:
         raise CannotJudge(f"only {covered:.0%} of the pixels are seen by another frame after some motion")
     return 1 - torch.stack([_ratio(e) for e in errors if e.mask.any()]).mean().item()
@@ -86,44 +86,38 @@ def coverage(judged: Mask) -> float:
 
 
 def clip_errors(prediction: GeometryPrediction) -> list[PairErrors]:
-    """Every frame of the clip against its sources."""
-    contrast = local_contrast(prediction.images)
-    frames = range(len(prediction.images))
-    return [pair_errors(prediction, t, sources_of(t, len(frames)), contrast) for t in frames]
+    """Every frame of the clip against its sources.
+
+    Raises:
+        CannotJudge: fewer than two frames.
+    """
+    images, confidence = prediction.images, prediction.confidence.nan_to_num(0, 0, 0)
+    field = field_of(prediction, torch.cat([images, local_contrast(images), confidence[:, None]], 1))
+    frames = range(len(images))
+    return [pair_errors(field, t, sources_of(t, len(frames))) for t in frames]
 
 
-def pair_errors(
-    prediction: GeometryPrediction, target: int, sources: list[int], contrast: Float[Tensor, "t 1 h w"]
-) -> PairErrors:
-    """One target frame against its sources; `contrast` is `local_contrast` of all frames."""
-    images, confidence = prediction.images, prediction.confidence
-    maps = torch.cat([images, contrast, confidence[:, None]], 1)
-    views = see(prediction, target, sources, maps)
-    colors, contrasts, confidences = views.values.split([3, 1, 1], 1)
+def pair_errors(field: Field, target: int, sources: list[int]) -> PairErrors:
+    """One target frame against its sources; the field's maps are colours, local contrast and confidence."""
+    views = see(field, target, sources)
+    colors, contrast, confidence = views.values.split([3, 1, 1], 1)
+    own_colors, own_contrast, own_confidence = field.maps[target].split([3, 1, 1])
     return PairErrors(
-        difference=(colors - images[target]).norm(dim=1) + NOISE,
-        contrast=(contrasts[:, 0] + contrast[target]) / 2,
-        weight=(confidences[:, 0] * confidence[target]).clamp_min(0).sqrt(),
+        difference=(colors - own_colors).square().sum(1).sqrt() + NOISE,
+        contrast=(contrast[:, 0] + own_contrast) / 2,
+        weight=(confidence[:, 0] * own_confidence).clamp_min(0).sqrt(),
         mask=views.inside & (views.depth_gap < OCCLUSION) & _moved(views)[:, None, None],
     )
 
 
-def sources_of(target: int, frames: int) -> list[int]:
-    """All other frames, thinned evenly when there are more than `MOST_SOURCES`."""
-    others = [t for t in range(frames) if t != target]
-    stride = -(-len(others) // MOST_SOURCES)
-    return others[target % stride :: stride] if others else []
-
-
 def local_contrast(images: Video) -> Float[Tensor, "t 1 h w"]:
-    """Colour difference that a shift by `SHIFT` makes: the mean gradient around each pixel times that shift."""
-    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
-    dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    """Colour difference that the half-wrong shift makes: the mean gradient around each pixel times it."""
+    dx = F.pad(images, (0, 1, 0, 0), mode="replicate").diff(dim=-1)
+    dy = F.pad(images, (0, 0, 0, 1), mode="replicate").diff(dim=-2)
     gradient = (dx.square() + dy.square()).sum(1, keepdim=True).sqrt()
     r = CONTRAST_RADIUS
     around = F.avg_pool2d(F.pad(gradient, (r, r, r, r), mode="replicate"), 2 * r + 1, stride=1)
-    return around * SHIFT * max(images.shape[-2:])
+    return around * SHIFT * max(images.shape[-2:]) ** 0.5
 
 
 def _moved(views: Views) -> Bool[Tensor, " s"]:

@@ -2,6 +2,7 @@
 
 from kornia.metrics import ssim
 
+from videogpa.errors import CannotJudge
 from videogpa.metrics.base import Clip, Need, truth_of
 
 HIGHER_IS_BETTER = True
@@ -16,7 +17,9 @@ def measure(clip: Clip) -> float:
     """Mean SSIM of frames 1, 2, ... and their true renderings; frame 0 is given.
 
     Raises:
-        CannotJudge: no truth of this shape.
+        CannotJudge: no truth of this shape, or frames smaller than the window.
     """
     truth = truth_of(clip)
+    if min(clip.frames.shape[-2:]) < WINDOW:
+        raise CannotJudge(f"SSIM needs frames of at least {WINDOW}×{WINDOW} pixels")
     return ssim(clip.frames[1:], truth.frames[1:], WINDOW).mean().item()

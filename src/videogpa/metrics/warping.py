@@ -7,12 +7,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import backward_warp, pixel_grid, relative_pose
-from videogpa.tensors import Mask
+from videogpa.tensors import Depth, Mask
 
 EDGE_RATIO = 1.2
 """Four neighbouring pixels whose depths differ by more than this factor straddle a depth edge."""
+MOST_SOURCES = 24
+"""Sources per target, spread evenly over the clip, so that cost stays linear in long clips."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,53 @@ class Views:
     inside: Bool[Tensor, "s h w"]
 
 
-def see(
-    prediction: GeometryPrediction, target: int, sources: list[int], maps: Float[Tensor, "t c h w"]
-) -> Views:
-    """`maps` of the `sources` at the pixels of the `target`, by the target's depth and the relative poses."""
-    count, poses, depth = len(sources), prediction.extrinsics_w2c, prediction.depth
-    usable = depth_usable(prediction)
+@dataclass(frozen=True)
+class Field:
+    """What can be sampled from the frames of a clip: `maps` [t c h w], inverse depth, and the cells (between
+    four pixel centres) where sampling is meaningful.
+    """
+
+    prediction: GeometryPrediction
+    maps: Float[Tensor, "t c h w"]
+    inverse_depth: Depth
+    smooth: Bool[Tensor, "t h-1 w-1"]
+
+
+def field_of(prediction: GeometryPrediction, maps: Float[Tensor, "t c h w"]) -> Field:
+    """The clip's own `maps`, ready to be seen from any frame; prepared once a clip.
+
+    Raises:
+        CannotJudge: there is no second frame, or the frames are too small to interpolate in.
+    """
+    if len(maps) < 2 or min(maps.shape[-2:]) < 2:
+        raise CannotJudge("comparing views needs two frames of at least 2×2 pixels")
     # Over a plane inverse depth is linear in the image, so it may be interpolated; depth may not.
-    inverse = torch.where(usable, 1 / depth, 0)
+    inverse = torch.where(depth_usable(prediction), 1 / prediction.depth, 0)
+    return Field(prediction, maps, inverse, _smooth_cells(inverse))
+
+
+def see(field: Field, target: int, sources: list[int]) -> Views:
+    """The `sources` at the pixels of the `target`, by the target's depth and the relative poses."""
+    count, poses = len(sources), field.prediction.extrinsics_w2c
+    intrinsics, inverse = field.prediction.intrinsics, field.inverse_depth
     warp = backward_warp(
-        torch.cat([maps[sources], inverse[sources, None]], 1),
-        prediction.intrinsics[sources],
-        torch.where(usable[target], depth[target], 0).expand(count, -1, -1),
-        prediction.intrinsics[target].expand(count, 3, 3),
+        torch.cat([field.maps[sources], inverse[sources, None]], 1),
+        intrinsics[sources],
+        torch.where(inverse[target] > 0, 1 / inverse[target], 0).expand(count, -1, -1),
+        intrinsics[target].expand(count, 3, 3),
         relative_pose(poses[target].expand(count, 3, 4), poses[sources]),
     )
-    inside = warp.inside & _at(_smooth_cells(inverse)[sources], warp.pixels)
+    inside = warp.inside & _at(field.smooth[sources], warp.pixels)
     gap = (warp.depth * warp.values[:, -1]).log()
-    moved = (warp.pixels - pixel_grid(*depth.shape[-2:], like=depth)).norm(dim=-1)
+    moved = (warp.pixels - pixel_grid(*inverse.shape[-2:], like=inverse)).square().sum(-1).sqrt()
     return Views(warp.values[:, :-1], torch.where(inside, gap, 0), torch.where(inside, moved, 0), inside)
+
+
+def sources_of(target: int, frames: int) -> list[int]:
+    """All other frames, thinned evenly when there are more than `MOST_SOURCES`."""
+    others = [t for t in range(frames) if t != target]
+    stride = -(-len(others) // MOST_SOURCES)
+    return others[target % stride :: stride] if others else []
 
 
 def depth_usable(prediction: GeometryPrediction) -> Mask:

@@ -1,0 +1,74 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from videogpa.geometry.splat import BYTES_PER_POINT, nearest_points, splat, splat_slowly
+
+SIZE = (5, 7)
+CAMERA = torch.eye(3, 4)
+INTRINSICS = torch.tensor([[4.0, 0, 3], [0, 4, 2], [0, 0, 1]])
+
+
+def random_cloud(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points on a coarse grid, so that pixels and depths collide often; a few are behind or not finite."""
+    g = torch.Generator().manual_seed(seed)
+    points = torch.randint(-4, 5, (count, 3), generator=g) / 2.0
+    points[torch.rand(count, generator=g) < 0.05, 0] = math.nan
+    points[torch.rand(count, generator=g) < 0.05, 2] = math.inf
+    return points, torch.rand(count, 3, generator=g)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**31 - 1), st.integers(0, 40), st.integers(1, 20 * BYTES_PER_POINT))
+def test_fast_equals_slow_for_any_chunking(seed, count, budget):
+    points, colors = random_cloud(seed, count)
+    fast = splat(points, colors, CAMERA, INTRINSICS, SIZE, budget)
+    assert torch.equal(fast, splat_slowly(points, colors, CAMERA, INTRINSICS, SIZE))
+
+
+@given(st.integers(0, 2**31 - 1))
+@settings(max_examples=10)
+def test_fast_equals_slow_for_a_general_camera(seed):
+    g = torch.Generator().manual_seed(seed)
+    points, colors = torch.randn(50, 3, generator=g), torch.rand(50, 3, generator=g)
+    rotation = torch.linalg.qr(torch.randn(3, 3, generator=g))[0]
+    camera = torch.cat([rotation, torch.tensor([[0.0], [0.0], [2.0]])], -1)
+    fast = splat(points, colors, camera, INTRINSICS, SIZE)
+    assert torch.equal(fast, splat_slowly(points, colors, camera, INTRINSICS, SIZE))
+
+
+def test_nearest_wins_and_ties_go_to_the_lowest_index():
+    points = torch.tensor([[0.0, 0, 3], [0, 0, 2], [0, 0, 2], [0, 0, -1]])
+    assert nearest_points(points, CAMERA, INTRINSICS, SIZE)[2, 3] == 1
+
+
+def test_holes_are_zero_and_have_no_index():
+    points = torch.tensor([[0.0, 0, 1]])
+    assert (nearest_points(points, CAMERA, INTRINSICS, SIZE) == -1).sum() == 5 * 7 - 1
+    assert splat(points, torch.ones(1, 3), CAMERA, INTRINSICS, SIZE).sum() == 3
+
+
+@pytest.fixture
+def thread_count():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_result_does_not_depend_on_the_number_of_threads_or_the_order_of_points(thread_count):
+    g = torch.Generator().manual_seed(0)
+    count, size = 200_000, (60, 80)
+    points = torch.cat([torch.randn(count, 2, generator=g), torch.rand(count, 1, generator=g) + 1], -1)
+    colors = torch.rand(count, 3, generator=g)
+    k = torch.tensor([[40.0, 0, 39.5], [0, 40, 29.5], [0, 0, 1]])
+    images = []
+    for threads in (1, 2, 4, 2, 4):
+        thread_count(threads)
+        images.append(splat(points, colors, CAMERA, k, size, 64 << 20))
+    assert all(torch.equal(images[0], image) for image in images[1:])
+    shuffled = torch.randperm(count, generator=g)
+    # No two random depths of one pixel tie, so even the order of the points is irrelevant.
+    assert torch.equal(images[0], splat(points[shuffled], colors[shuffled], CAMERA, k, size))
