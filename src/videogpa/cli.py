@@ -35,7 +35,9 @@ def score(
     paths: Annotated[list[Path], typer.Argument(help="videos, or folders of videos")],
     geometry: Geometry = "sfm",
     json_file: Annotated[Path | None, typer.Option("--json", help="write all metrics to this file")] = None,
-    heatmaps: Annotated[Path | None, typer.Option(help="folder for pictures of where each video breaks")] = None,
+    heatmaps: Annotated[
+        Path | None, typer.Option(help="folder for pictures of where each video breaks")
+    ] = None,
     max_frames: Annotated[int, typer.Option(min=2, help="frames looked at, spread over the video")] = 10,
     workers: Workers = CORES,
 ) -> None:
@@ -67,7 +69,11 @@ def prompts_world(
 
     if split not in SEED_RANGES:
         raise InputError(f"--split '{split}' is unknown; choose from: {', '.join(SEED_RANGES)}")
-    print(run_world(WorldPrompts(split=split, count=count, offset=offset, dynamic=dynamic), out, overwrite=overwrite))
+    print(
+        run_world(
+            WorldPrompts(split=split, count=count, offset=offset, dynamic=dynamic), out, overwrite=overwrite
+        )
+    )
 
 
 @prompts_app.command("files")
@@ -130,7 +136,11 @@ def sample(
         _exit_if_rows_failed(drawn)
         return
     scored = score_stage.run(
-        score_stage.ScoreConfig(geometry=geometry), drawn, out / "scores", workers=workers, overwrite=overwrite
+        score_stage.ScoreConfig(geometry=geometry),
+        drawn,
+        out / "scores",
+        workers=workers,
+        overwrite=overwrite,
     )
     best = best_of_stage.run(best_of_stage.BestOfConfig(), drawn, scored, out / "best", overwrite=overwrite)
     print(best)
@@ -149,7 +159,16 @@ def score_candidates(
     """Score every candidate of a sample stage into a scores folder."""
     from videogpa.stages.score import ScoreConfig, run
 
-    print(run(ScoreConfig(geometry=geometry), candidates, out, prompts=prompts, workers=workers, overwrite=overwrite))
+    print(
+        run(
+            ScoreConfig(geometry=geometry),
+            candidates,
+            out,
+            prompts=prompts,
+            workers=workers,
+            overwrite=overwrite,
+        )
+    )
     _exit_if_rows_failed(out)
 
 
@@ -178,7 +197,9 @@ def train(
     candidates: Annotated[Path, typer.Argument(help="the candidates folder that the pairs refer to")],
     out: Out,
     model: Model = "embedded",
-    config: Annotated[Path | None, typer.Option(help="JSON with fields of the training configuration")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON with fields of the training configuration")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a LoRA on preference pairs."""

@@ -75,17 +75,23 @@ def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwr
                 ]  # fmt: skip
             artifact.append(*drawn)
         order = [i for p in rows for i in ids[p.id]]
-        files = {f for i in order for r in [artifact.done[i]] for f in (r.video, r.latents, r.conditioning) if f}
+        files = {
+            f for i in order for r in [artifact.done[i]] for f in (r.video, r.latents, r.conditioning) if f
+        }
         artifact.finish(order, files=sorted(files))
     return out
 
 
 def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Prompt], list[Candidate]]:
     import torch
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
     from videogpa.dpo.lora import load_lora
     from videogpa.families.base import SamplerSettings, save_tensors
 
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     family = load("families", cfg.family).Family(
         model_folder(cfg.model), dtype=getattr(torch, cfg.dtype), device=cfg.device
     )
@@ -120,7 +126,9 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
             )
             frames = samples.videos[k].cpu()
             if not frames.isfinite().all():
-                raise RowFailed(f"the model drew values that are not numbers for prompt {prompt.id}, seed {seed}")
+                raise RowFailed(
+                    f"the model drew values that are not numbers for prompt {prompt.id}, seed {seed}"
+                )
             write_master(out / row.video, frames, fps=cfg.fps)
             write_preview(out / row.preview, frames, fps=cfg.fps)
             if row.latents:

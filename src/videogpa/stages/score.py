@@ -122,7 +122,9 @@ def score_videos(
     make_worker = partial(_make_worker, cfg, keep, pictures)
     for job, result in map_rows(make_worker, jobs, workers=workers, description="scoring"):
         if isinstance(result, RowFailed):
-            yield Score(id=job.id, status="failed", reason=str(result), prompt_id=job.prompt_id, video=job.shown)
+            yield Score(
+                id=job.id, status="failed", reason=str(result), prompt_id=job.prompt_id, video=job.shown
+            )
         else:
             yield result
 
@@ -147,9 +149,7 @@ def scores_as_json(cfg: ScoreConfig, scores: Sequence[Score]) -> dict[str, Any]:
     }
 
 
-def _make_worker(
-    cfg: ScoreConfig, keep: Path | None, pictures: Path | None
-) -> Callable[[ScoreJob], Score]:
+def _make_worker(cfg: ScoreConfig, keep: Path | None, pictures: Path | None) -> Callable[[ScoreJob], Score]:
     from videogpa.contact_sheet import contact_sheet
     from videogpa.geometry.base import save_prediction
     from videogpa.metrics.base import Clip
@@ -179,7 +179,9 @@ def _make_worker(
         values: dict[str, float | None] = {}
         for name, metric in metrics.items():
             values[name] = None
-            missing = ("geometry" in metric.NEEDS and geometry is None) or ("truth" in metric.NEEDS and truth is None)
+            missing = ("geometry" in metric.NEEDS and geometry is None) or (
+                "truth" in metric.NEEDS and truth is None
+            )
             if missing:
                 continue
             try:

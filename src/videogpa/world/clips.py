@@ -20,7 +20,9 @@ DYNAMIC_EVERY = 8
 """One clip in so many has a moving body."""
 
 
-def render_clips(folder: Path, *, count: int, frames: int, size: int, workers: int, first_seed: int = 0) -> None:
+def render_clips(
+    folder: Path, *, count: int, frames: int, size: int, workers: int, first_seed: int = 0
+) -> None:
     """Render `count` clips (rounded up to whole chunks) of scenes first_seed, first_seed + 1, ...; existing
     chunks are kept.
     """
@@ -42,7 +44,8 @@ def read_clips(folder: Path) -> Iterator[tuple[UInt8[np.ndarray, "n t h w 3"], l
 def _render_chunk(folder: Path, frames: int, size: int, first_seed: int) -> None:
     torch.set_num_threads(1)
     scenes = [
-        sample_scene(seed, dynamic=seed % DYNAMIC_EVERY == 0) for seed in range(first_seed, first_seed + CHUNK)
+        sample_scene(seed, dynamic=seed % DYNAMIC_EVERY == 0)
+        for seed in range(first_seed, first_seed + CHUNK)
     ]
     rgb = torch.stack([render(scene, frames, size, size).rgb for scene in scenes])
     pixels = (rgb * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2)

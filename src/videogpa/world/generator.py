@@ -1,11 +1,13 @@
 """The parts of the embedded video model: a Wan TI2V pipeline folder in miniature."""
 
+import json
 from pathlib import Path
 
 from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
+from videogpa.artifact import write_json_atomic
 from videogpa.world.linear_autoencoder import LinearVideoAutoencoder
 from videogpa.world.scene import caption_words
 
@@ -83,3 +85,7 @@ def save_pipeline(
         expand_timesteps=True,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    # By the package alone: it is imported together with torch, its modules are not.
+    index = json.loads((folder / "model_index.json").read_text())
+    index["vae"] = ["videogpa", "LinearVideoAutoencoder"]
+    write_json_atomic(folder / "model_index.json", index)

@@ -15,7 +15,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(Optimizer):
-    """Momentum, then the nearest semi-orthogonal matrix, for two-dimensional weights only."""
+    """Momentum, then the nearest semi-orthogonal matrix; convolutions count as matrices [out, in * kernel]."""
 
     def __init__(self, params: list[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -32,10 +32,13 @@ class Muon(Optimizer):
                 buffer.lerp_(p.grad, 1 - group["momentum"])
                 by_shape[p.shape].append(p)
             for params in by_shape.values():
-                updates = torch.stack([p.grad.lerp(self.state[p]["momentum_buffer"], group["momentum"]) for p in params])
+                directions = [
+                    p.grad.lerp(self.state[p]["momentum_buffer"], group["momentum"]) for p in params
+                ]
+                updates = torch.stack([d.flatten(1) for d in directions])
                 for p, update in zip(params, orthogonalize(updates), strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(update, alpha=-group["lr"] * 0.2 * max(p.shape) ** 0.5)
+                    p.add_(update.view(p.shape), alpha=-group["lr"] * 0.2 * max(update.shape) ** 0.5)
 
 
 def orthogonalize(x: Tensor, steps: int = 5) -> Tensor:

@@ -134,7 +134,10 @@ def _rays(
 
 
 def _cast(
-    scene: Scene, origin: Float[Tensor, "t 1 3"], direction: Float[Tensor, "t n 3"], progress: Float[Tensor, " t"]
+    scene: Scene,
+    origin: Float[Tensor, "t 1 3"],
+    direction: Float[Tensor, "t n 3"],
+    progress: Float[Tensor, " t"],
 ) -> _Hit:
     depth, normal, local, surface = (x.flatten(0, 1) for x in _hit_room(scene, origin, direction))
     owner = torch.zeros_like(surface)

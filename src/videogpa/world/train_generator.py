@@ -61,7 +61,9 @@ class Clips:
         return int(self.lengths[-1])
 
     @torch.no_grad()
-    def batch(self, index: np.ndarray, mirror: np.ndarray) -> tuple[Float[Tensor, "b c f h w"], Int[Tensor, "b n"]]:
+    def batch(
+        self, index: np.ndarray, mirror: np.ndarray
+    ) -> tuple[Float[Tensor, "b c f h w"], Int[Tensor, "b n"]]:
         """Latents as the transformer sees them, and caption tokens."""
         chunk = np.searchsorted(self.lengths, index, side="right")
         pixels = np.stack([self.pixels[c][i - self.lengths[c]] for c, i in zip(chunk, index, strict=True)])
@@ -75,7 +77,9 @@ class Clips:
 def mirror_caption(caption: str) -> str:
     """The caption of the clip seen in a mirror."""
     swap = {"left": "right", "right": "left"}
-    return " ".join(swap.get(w.rstrip(";"), w.rstrip(";")) + ";" * w.endswith(";") for w in caption.split(" "))
+    return " ".join(
+        swap.get(w.rstrip(";"), w.rstrip(";")) + ";" * w.endswith(";") for w in caption.split(" ")
+    )
 
 
 def embed(text_encoder: UMT5EncoderModel, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
@@ -135,7 +139,9 @@ def train(
     text_encoder, transformer = build_text_encoder(len(tokenizer)), build_transformer()
     model = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
     average = {k: v.clone() for k, v in model.state_dict().items()}
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".blocks." in n and "table" not in n]
+    matrices = [
+        p for n, p in model.named_parameters() if p.ndim == 2 and ".blocks." in n and "table" not in n
+    ]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     optimizers = [
@@ -190,7 +196,12 @@ def train(
             if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
                 value = _validate(model, average, data, held_out)
                 writer.writerow(
-                    [step + 1, f"{running / CHECKPOINT_EVERY:.4f}", f"{value:.4f}", f"{time.monotonic() - began:.0f}"]
+                    [
+                        step + 1,
+                        f"{running / CHECKPOINT_EVERY:.4f}",
+                        f"{value:.4f}",
+                        f"{time.monotonic() - began:.0f}",
+                    ]
                 )
                 log.flush()
                 running = 0.0
@@ -210,12 +221,21 @@ def train(
         transformer=transformer.to(torch.bfloat16),
         vae=vae,
     )
-    settings = {"steps": steps, "batch": batch, "seed": seed, "lr": lr, "clips": len(data), "cooldown": cooldown}
+    settings = {
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "lr": lr,
+        "clips": len(data),
+        "cooldown": cooldown,
+    }
     (out / "training.json").write_text(json.dumps(settings, indent=2))
 
 
 @torch.no_grad()
-def _validate(model: torch.nn.ModuleDict, average: dict[str, Tensor], data: Clips, index: np.ndarray) -> float:
+def _validate(
+    model: torch.nn.ModuleDict, average: dict[str, Tensor], data: Clips, index: np.ndarray
+) -> float:
     """Averaged weights on held-out clips, image given, always the same noise."""
     current = {k: v.clone() for k, v in model.state_dict().items()}
     model.load_state_dict(average)
@@ -246,16 +266,22 @@ def _autoencoder(out: Path, clips: Path) -> LinearVideoAutoencoder:
 
 def main(
     out: Annotated[Path, typer.Argument(help="folder for log, checkpoint and pipeline")],
-    clips: Annotated[Path, typer.Option(help="folder of rendered clips, made if missing")] = Path("work/clips"),
+    clips: Annotated[Path, typer.Option(help="folder of rendered clips, made if missing")] = Path(
+        "work/clips"
+    ),
     count: Annotated[int, typer.Option(help="clips to render")] = 12000,
     steps: Annotated[int, typer.Option()] = 7000,
     batch: Annotated[int, typer.Option()] = 8,
     seed: Annotated[int, typer.Option()] = 0,
     lr: Annotated[float, typer.Option()] = 2e-3,
-    cooldown: Annotated[float, typer.Option(help="share of the steps over which the rate falls to zero")] = 0.3,
+    cooldown: Annotated[
+        float, typer.Option(help="share of the steps over which the rate falls to zero")
+    ] = 0.3,
     threads: Annotated[int, typer.Option()] = 2,
     compile_blocks: Annotated[bool, typer.Option(help="1.4x faster; needs a C++ compiler")] = True,
-    restart_from: Annotated[Path | None, typer.Option(help="checkpoint of an earlier run to go on from")] = None,
+    restart_from: Annotated[
+        Path | None, typer.Option(help="checkpoint of an earlier run to go on from")
+    ] = None,
 ) -> None:
     """Render clips if needed, then train."""
     render_clips(clips, count=count, frames=FRAMES, size=SIZE, workers=threads)
