@@ -21,7 +21,8 @@ SHARED_MODULES = {
 def available(kind: Kind) -> list[str]:
     """Names of the plug-ins that ship with the package, sorted; nothing is imported."""
     package = importlib.import_module(f"videogpa.{kind}")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in SHARED_MODULES[kind])
+    names = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return sorted(names - SHARED_MODULES[kind])
 
 
 def describe(kind: Kind, name: str) -> str:

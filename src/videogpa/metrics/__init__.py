@@ -1,0 +1,1 @@
+"""Measurements of clips; the file name is the metric's name."""

@@ -70,7 +70,6 @@ def truth_of(clip: Clip) -> Truth:
     if clip.truth is None:
         raise CannotJudge("no true continuation is known")
     if clip.truth.frames.shape != clip.frames.shape or len(clip.frames) < 2:
-        raise CannotJudge(
-            f"frames {tuple(clip.frames.shape)} cannot be compared with a truth of {tuple(clip.truth.frames.shape)}"
-        )
+        given, true = tuple(clip.frames.shape), tuple(clip.truth.frames.shape)
+        raise CannotJudge(f"frames {given} cannot be compared with a true continuation {true}")
     return clip.truth

@@ -28,9 +28,9 @@ NEEDS: frozenset[Need] = frozenset({"geometry"})
 OCCLUSION = 0.1
 """A point this much (log depth) behind the source's own surface is hidden there and not compared."""
 SHIFT = 1 / 8
-"""Colours that differ as under a shift by SHIFT·√side pixels (side = the longer one) are half wrong: .9 pixels
-at 48, 2.4 at 360. Half-way between a fixed number of pixels, which is what resampling costs, and a fixed
-share of the image, which is what an error in space makes; so the size of a clip hardly matters."""
+"""Colours that differ as under a shift by SHIFT·√side pixels (side = the longer one) are half wrong: .9
+pixels at 48, 2.4 at 360. Half-way between a fixed number of pixels, which is what resampling costs, and a
+fixed share of the image, which is what an error in space makes; so the size of a clip hardly matters."""
 NOISE = 2 / 255
 """Colour difference that proves nothing; it keeps images without contrast from looking consistent."""
 CONTRAST_RADIUS = 3

@@ -21,7 +21,7 @@ SMALLEST_SIDE = 192
 
 
 def measure(clip: Clip) -> float:
-    """Mean over frames 1, 2, ... of the end-point error, in pixels, on the truly co-visible pixels of frame 0.
+    """Mean over frames 1, 2, ... of the end-point error, in pixels, on frame 0's truly co-visible pixels.
 
     Raises:
         CannotJudge: no truth of this shape, or nothing of frame 0 stays visible.
@@ -49,7 +49,7 @@ def flow_from_first(frames: Video) -> Flow:
     return F.avg_pool2d(enlarged, factor).to(frames) / factor
 
 
-def _gray(frames: Video, factor: int) -> UInt8[np.ndarray, "t h w"]:
+def _gray(frames: Video, factor: int) -> UInt8[np.ndarray, "t hf wf"]:
     weights = frames.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     gray: Float[Tensor, "t 1 h w"] = (frames * weights).sum(1, keepdim=True)
     large = F.interpolate(gray, scale_factor=factor, mode="bicubic", align_corners=False)

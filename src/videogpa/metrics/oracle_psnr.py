@@ -1,4 +1,4 @@
-"""Distance of a sample to the one true continuation, in decibels. Rewards blur: read it beside `sharpness`."""
+"""Distance of a sample to its one true continuation in decibels. Rewards blur: read it beside `sharpness`."""
 
 from videogpa.metrics.base import Clip, Need, truth_of
 

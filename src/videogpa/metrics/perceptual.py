@@ -61,7 +61,7 @@ def ms_ssim_scales(height: int, width: int) -> int:
     return max(1, sum(side >> scale >= WINDOW for scale in range(len(MS_SSIM_WEIGHTS))))
 
 
-def _ssim_terms(a: Images, b: Images) -> tuple[Images, Images]:
+def _ssim_terms(a: Images, b: Images) -> tuple[Float[Tensor, "t 3 hi wi"], Float[Tensor, "t 3 hi wi"]]:
     side = min(*a.shape[-2:], WINDOW)
     kernel = get_gaussian_kernel1d(side - (side + 1) % 2, SIGMA, device=a.device, dtype=a.dtype)
     moments = torch.cat([a, b, a * a, b * b, a * b], 1)

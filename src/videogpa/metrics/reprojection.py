@@ -1,4 +1,4 @@
-"""The paper's reprojection: one coloured cloud of every pixel of every frame, drawn into every frame's camera."""
+"""The paper's reprojection: one coloured cloud of all pixels of all frames, drawn into every camera."""
 
 import torch
 

@@ -70,7 +70,7 @@ def see(field: Field, target: int, sources: list[int]) -> Views:
         intrinsics[target].expand(count, 3, 3),
         relative_pose(poses[target].expand(count, 3, 4), poses[sources]),
     )
-    inside = warp.inside & _at(field.smooth[sources], warp.pixels)
+    inside = warp.inside & _at(warp.pixels, field.smooth[sources])
     gap = (warp.depth * warp.values[:, -1]).log()
     moved = (warp.pixels - pixel_grid(*inverse.shape[-2:], like=inverse)).square().sum(-1).sqrt()
     return Views(warp.values[:, :-1], torch.where(inside, gap, 0), torch.where(inside, moved, 0), inside)
@@ -96,7 +96,7 @@ def _smooth_cells(inverse_depth: Float[Tensor, "t h w"]) -> Bool[Tensor, "t h-1 
     return farthest * EDGE_RATIO > nearest
 
 
-def _at(cells: Bool[Tensor, "s h-1 w-1"], pixels: Float[Tensor, "s h w 2"]) -> Bool[Tensor, "s h w"]:
+def _at(pixels: Float[Tensor, "s h w 2"], cells: Bool[Tensor, "s h-1 w-1"]) -> Bool[Tensor, "s h w"]:
     """The cell each pixel position falls into; anything for positions outside."""
     height, width = cells.shape[-2:]
     column, row = pixels.nan_to_num(0, 0, 0).floor().unbind(-1)

@@ -1,0 +1,28 @@
+import pytest
+
+from tests.metrics.scenes import exact, rendered, truth
+from videogpa.metrics.base import Clip
+from videogpa.plugin import available, load
+
+
+def test_shared_modules_are_no_metrics():
+    assert not {"base", "perceptual", "reprojection", "warping"} & set(available("metrics"))
+
+
+@pytest.mark.parametrize("name", available("metrics"))
+def test_every_metric_keeps_the_contract(name):
+    metric = load("metrics", name)
+    assert isinstance(metric.HIGHER_IS_BETTER, bool)
+    assert isinstance(metric.UNIT, str)
+    assert isinstance(metric.SOURCE, str)
+    assert {"geometry", "truth"} >= metric.NEEDS
+    render = rendered()
+    full = Clip(frames=render.rgb, geometry=exact(render), truth=truth(render))
+    declared = Clip(
+        frames=render.rgb,
+        geometry=full.geometry if "geometry" in metric.NEEDS else None,
+        truth=full.truth if "truth" in metric.NEEDS else None,
+    )
+    value = metric.measure(declared)
+    assert isinstance(value, float)
+    assert value == metric.measure(full)
