@@ -57,7 +57,7 @@ def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> 
 def train_all(
     cfg: RunConfig, pairs: Path, candidates: Path, out: Path, *, workers: int, overwrite: bool
 ) -> dict[str, Path]:
-    """Train every arm, side by side where there are workers for it; returns the LoRA folders.
+    """Train every arm, side by side where there are workers for it; returns the folders that diffusers loads.
 
     Raises:
         RowFailed: a training failed.
@@ -68,7 +68,7 @@ def train_all(
         if isinstance(result, RowFailed):
             raise result
         loras[arm] = result
-    return {arm: loras[arm] for arm in cfg.trainings}
+    return {arm: loras[arm] / train.LORA for arm in cfg.trainings}
 
 
 def _make_trainer(

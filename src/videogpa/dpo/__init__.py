@@ -1,0 +1,1 @@
+"""Preference training: losses, errors of a diffusion model, LoRA, health."""

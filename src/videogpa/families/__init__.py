@@ -1,0 +1,1 @@
+"""Video diffusion models, one file a family."""

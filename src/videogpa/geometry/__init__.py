@@ -1,0 +1,1 @@
+"""Geometry models, one file each, and the camera code they share."""

@@ -1,0 +1,1 @@
+"""Whole runs, each one function that returns the full configuration."""

@@ -1,0 +1,1 @@
+"""The stages of a run, each `run(cfg, inputs, out) -> out`: it reads complete artifacts and writes one."""

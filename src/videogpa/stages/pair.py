@@ -46,9 +46,16 @@ def run(cfg: PairConfig, scores: Path, out: Path, *, overwrite: bool = False) ->
         if not found:
             dropped.append({"prompt_id": prompt_id, "reason": _why_none(cfg, group)})
     if not pairs:
-        raise InputError(f"no preference pair in {scores}: {dropped[0]['reason']} (first prompt); see `videogpa pair`")
+        raise InputError(
+            f"no preference pair in {scores}: {dropped[0]['reason']} (first prompt); see `videogpa pair`"
+        )
     with open_artifact(
-        out, stage="pairs", config=cfg, inputs={"scores": scores}, row_type=PreferencePair, overwrite=overwrite
+        out,
+        stage="pairs",
+        config=cfg,
+        inputs={"scores": scores},
+        row_type=PreferencePair,
+        overwrite=overwrite,
     ) as artifact:
         if artifact.complete:
             return out
@@ -63,10 +70,10 @@ def form_pairs(cfg: PairConfig, prompt_id: str, group: list[Score]) -> list[Pref
     sign = 1.0 if higher_is_better(cfg.metric) else -1.0
     judged = sorted(_judged(cfg, group), key=lambda s: (-sign * s.metrics[cfg.metric], s.id))
     options = [
-        (sign * (w.metrics[cfg.metric] - l.metrics[cfg.metric]), w, l)
+        (sign * (w.metrics[cfg.metric] - worse.metrics[cfg.metric]), w, worse)
         for i, w in enumerate(judged)
-        for l in judged[i + 1 :]
-        if _motion_matches(cfg, w, l)
+        for worse in judged[i + 1 :]
+        if _motion_matches(cfg, w, worse)
     ]
     options.sort(key=lambda o: (-o[0], o[1].id, o[2].id))
     used: set[str] = set()

@@ -59,7 +59,7 @@ def metric_names(cfg: ScoreConfig) -> list[str]:
 
 def protocol_hash(cfg: ScoreConfig) -> str:
     """Scores with the same hash were measured the same way and may be compared (first 16 hex digits)."""
-    from videogpa.metrics.perceptual import PERCEPTUAL
+    from videogpa.metrics.perceptual import perceptual_name
 
     backend = load("geometry", cfg.geometry)
     weights = getattr(backend, "WEIGHTS", None)
@@ -67,7 +67,7 @@ def protocol_hash(cfg: ScoreConfig) -> str:
         "config": cfg.model_dump(mode="json"),
         "metrics": {name: load("metrics", name).SOURCE for name in metric_names(cfg)},
         "consistency": CONSISTENCY,
-        "perceptual": PERCEPTUAL,
+        "perceptual": perceptual_name(),
         "weights": hash_input(weights) if weights else None,
         "version": __version__,
     }
