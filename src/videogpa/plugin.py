@@ -12,7 +12,7 @@ from videogpa.errors import InputError
 Kind = Literal["families", "geometry", "metrics", "recipes"]
 SHARED_MODULES = {
     "families": {"base"},
-    "geometry": {"base", "cameras", "splat", "alignment", "matching"},
+    "geometry": {"base", "cameras", "splat", "alignment", "matching", "bundle", "bootstrap", "triangulation"},
     "metrics": {"base", "warping", "perceptual", "reprojection"},
     "recipes": set(),
 }

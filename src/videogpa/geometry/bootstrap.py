@@ -51,19 +51,30 @@ def triangulate_tracks(scene: Reconstruction, tracks: Tracks) -> Triangulated:
     return triangulate(turned, (observed - scene.centre) / scene.focal, translation, scene.focal)
 
 
-def turned_only_distance(
-    first: Float[np.ndarray, "n 3"], second: Float[np.ndarray, "n 3"]
-) -> Float[np.ndarray, " n"]:
-    """Angle in radians that is left between two sets of rays after the best rotation between them (robust Kabsch)."""
+def turning_camera(tracks: Tracks, focal: float, centre: Float[np.ndarray, "2"]) -> Reconstruction:
+    """The camera that turns and zooms, but does not move, with the smallest robust reprojection error."""
+    frames = tracks.observed.shape[1]
+    rotation = [np.eye(3)]
+    for i in range(1, frames):
+        both = _seen(tracks, i - 1) & _seen(tracks, i)
+        rays = bearings(tracks.observed[both], focal, centre)
+        rotation.append(_best_rotation(rays[:, i - 1], rays[:, i])[0] @ rotation[-1])
+    still = np.zeros((frames, 3))
+    scene = Reconstruction(np.stack(rotation), still, focal, centre, np.zeros(len(tracks.anchor)))
+    return adjust(scene, tracks, prior_focal=focal, iterations=10, parallax=False)
+
+
+def _best_rotation(first: Float[np.ndarray, "n 3"], second: Float[np.ndarray, "n 3"]):
+    """Robust rotation [3 3] from one set of rays to another (Kabsch), and the angles [n] in radians that it leaves."""
     first = first / np.linalg.norm(first, axis=-1, keepdims=True)
     second = second / np.linalg.norm(second, axis=-1, keepdims=True)
     weight = np.ones(len(first))
     for _ in range(5):
         u, _, vt = np.linalg.svd(np.einsum("n,ni,nj->ij", weight, second, first))
         rotation = u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt
-        distance = np.linalg.norm(second - first @ rotation.T, axis=-1)
-        weight = 1 / np.maximum(distance, 1e-4)
-    return distance
+        angle = np.linalg.norm(second - first @ rotation.T, axis=-1)
+        weight = 1 / np.maximum(angle, 1e-4)
+    return rotation, angle
 
 
 def _first_pairs(tracks: Tracks, focal: float, centre: Float[np.ndarray, "2"]) -> list[tuple[int, int]]:
@@ -75,7 +86,7 @@ def _first_pairs(tracks: Tracks, focal: float, centre: Float[np.ndarray, "2"]) -
             both = _seen(tracks, i) & _seen(tracks, j)
             if both.sum() >= MIN_PAIR_POINTS:
                 rays = bearings(tracks.observed[both], focal, centre)
-                parallax_px = focal * float(np.median(turned_only_distance(rays[:, i], rays[:, j])))
+                parallax_px = focal * float(np.median(_best_rotation(rays[:, i], rays[:, j])[1]))
                 worth[i, j] = both.sum() * min(parallax_px, ENOUGH_PARALLAX_PX)
     return sorted(worth, key=worth.__getitem__, reverse=True)[:FIRST_PAIRS]
 
@@ -95,7 +106,7 @@ def _grow(
     placed = np.zeros(frames, dtype=bool)
     placed[[first, second]] = True
     while not placed.all():
-        scene = _settle(scene, tracks, placed)
+        scene = _settle(scene, tracks, placed, focal)
         known = _known_points(scene, tracks, placed)
         counts = np.where(placed, -1, (~np.isnan(tracks.observed[known][..., 0])).sum(0))
         frame = int(counts.argmax())
@@ -104,14 +115,20 @@ def _grow(
             return None
         scene.rotation[frame], scene.translation[frame] = pose
         placed[frame] = True
-    return _settle(scene, tracks, placed, iterations=10)
+    return _settle(scene, tracks, placed, focal, iterations=10)
 
 
-def _settle(scene: Reconstruction, tracks: Tracks, placed: Bool[np.ndarray, " t"], iterations: int = 2):
+def _settle(
+    scene: Reconstruction,
+    tracks: Tracks,
+    placed: Bool[np.ndarray, " t"],
+    prior_focal: float,
+    iterations: int = 2,
+) -> Reconstruction:
     """Triangulate and adjust what the placed frames see."""
     visible = _restricted(tracks, placed)
     scene = replace(scene, inverse_depth=triangulate_tracks(scene, visible).inverse_depth)
-    return adjust(scene, visible, prior_focal=scene.focal, iterations=iterations)
+    return adjust(scene, visible, prior_focal=prior_focal, iterations=iterations)
 
 
 def _restricted(tracks: Tracks, placed: Bool[np.ndarray, " t"]) -> Tracks:

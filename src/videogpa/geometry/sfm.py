@@ -14,7 +14,13 @@ from jaxtyping import Float
 
 from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
-from videogpa.geometry.bootstrap import INLIER_PX, bootstrap, explained_share, triangulate_tracks
+from videogpa.geometry.bootstrap import (
+    INLIER_PX,
+    bootstrap,
+    explained_share,
+    triangulate_tracks,
+    turning_camera,
+)
 from videogpa.geometry.bundle import Reconstruction, adjust, bearings, relative_poses
 from videogpa.geometry.matching import (
     Correspondences,
@@ -127,26 +133,23 @@ def _tracks(grays: list[Gray]) -> tuple[Tracks, Correspondences]:
 
 
 def _reconstruct(tracks: Tracks, focal: float, centre: Float[np.ndarray, "2"]) -> Reconstruction:
+    turning = explained_share(turning_camera(tracks, focal, centre), tracks, PARALLAX_PX)
+    if turning > MAX_TURNING_SHARE:
+        raise CannotJudge(f"no parallax: a camera that only turns explains {turning:.0%} of the motion")
     few = _subset(tracks, np.arange(len(tracks.anchor)) % max(1, len(tracks.anchor) // BOOTSTRAP_TRACKS) == 0)
     start = bootstrap(few, focal, centre)
     if start is None:
         raise CannotJudge("the frames do not share enough points of one rigid scene to place every camera")
     scene = replace(start, inverse_depth=triangulate_tracks(start, tracks).inverse_depth)
     scene = adjust(scene, tracks, prior_focal=focal)
-    share = explained_share(scene, tracks, INLIER_PX)
-    if share < MIN_RIGID_SHARE:
-        raise CannotJudge(f"no rigid scene: one camera path explains only {share:.0%} of the point tracks")
-    _require_parallax(scene, tracks, focal)
+    rigid = explained_share(scene, tracks, INLIER_PX)
+    if rigid < MIN_RIGID_SHARE:
+        raise CannotJudge(f"no rigid scene: one camera path explains only {rigid:.0%} of the point tracks")
+    if turning > MAX_TURNING_SHARE * explained_share(scene, tracks, PARALLAX_PX):
+        raise CannotJudge(
+            "no parallax: a moving camera explains the motion no better than one that only turns"
+        )
     return scene
-
-
-def _require_parallax(scene: Reconstruction, tracks: Tracks, focal: float) -> None:
-    """Refuse a clip that a camera which only turns explains as well: its depth cannot be observed."""
-    turning = replace(scene, inverse_depth=np.zeros_like(scene.inverse_depth))
-    turning = adjust(turning, tracks, prior_focal=focal, iterations=10, parallax=False)
-    explained = explained_share(turning, tracks, PARALLAX_PX) / explained_share(scene, tracks, PARALLAX_PX)
-    if explained > MAX_TURNING_SHARE:
-        raise CannotJudge(f"no parallax: a camera that only turns explains {explained:.0%} of the motion")
 
 
 def _subset(tracks: Tracks, keep) -> Tracks:
