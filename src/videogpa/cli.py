@@ -347,3 +347,6 @@ def _exit_if_failed(failed: int, total: int) -> None:
     if failed:
         print(f"videogpa: {failed} of {total} rows failed", file=sys.stderr)
         raise typer.Exit(SOME_FAILED)
+
+if __name__ == "__main__":
+    main()

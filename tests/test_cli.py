@@ -1,0 +1,138 @@
+import json
+import sys
+
+import pytest
+import torch
+
+from videogpa import __version__, cli
+from videogpa.video_io import write_master, write_preview
+from videogpa.world.render import render
+from videogpa.world.scene import sample_scene
+
+
+@pytest.fixture
+def videogpa(monkeypatch, capsys):
+    """Runs the command line in this process: (exit status, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["videogpa", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """One good clip, and one of every kind that cannot be scored."""
+    folder = tmp_path / "clips"
+    frames = render(sample_scene(7), 9, 48, 48).rgb
+    write_master(folder / "good.mkv", frames)
+    write_master(folder / "one_frame.mkv", frames[:1])
+    write_master(folder / "pixel.mkv", torch.rand(5, 3, 1, 1))
+    (folder / "empty.mp4").write_bytes(b"")
+    write_preview(folder / "whole.mp4", frames)
+    whole = (folder / "whole.mp4").read_bytes()
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "whole.mp4").unlink()
+    return folder
+
+
+def test_version(videogpa):
+    assert videogpa("--version")[:2] == (0, __version__ + "\n")
+
+
+def test_a_bad_video_fails_alone(videogpa, clips, tmp_path):
+    code, out, err = videogpa("score", clips, "--geometry", "embedded", "--json", tmp_path / "s.json", "--workers", 1)
+    result = json.loads((tmp_path / "s.json").read_text())
+    by_name = {v["path"].split("/")[-1]: v for v in result["videos"]}
+    assert code == 3
+    assert "4 of 5 rows failed" in err
+    assert by_name["good.mkv"]["status"] == "ok"
+    assert by_name["good.mkv"]["frames"] == 9
+    assert set(by_name["good.mkv"]) == {"path", "status", "reason", "frames", "metrics"}
+    for name in ("one_frame.mkv", "pixel.mkv", "empty.mp4", "truncated.mp4"):
+        assert by_name[name]["status"] == "failed", name
+        assert by_name[name]["reason"]
+        assert by_name[name]["metrics"] == {}
+    assert result["geometry"] == "embedded"
+    assert len(result["protocol"]) == 16
+
+
+def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
+    write_master(tmp_path / "grey.mkv", torch.full((6, 3, 48, 48), 0.5))
+    frame = render(sample_scene(3), 1, 64, 64).rgb
+    write_master(tmp_path / "frozen.mkv", frame.expand(6, -1, -1, -1))
+    for geometry in ("embedded", "sfm"):
+        code, _, _ = videogpa(
+            "score", tmp_path, "--geometry", geometry, "--json", tmp_path / "s.json", "--workers", 1
+        )
+        assert code == 0
+        for video in json.loads((tmp_path / "s.json").read_text())["videos"]:
+            assert video["status"] == "ok"
+            assert video["metrics"]["consistency"] is None
+            assert video["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "{tmp}/nothing_here"], "contains no video"),
+        (["score", "{tmp}/x.mkv", "--geometry", "magic"], "no geometry plug-in named 'magic'"),
+        (["sample", "--out", "{tmp}/o"], "give either --prompts"),
+        (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--model", "{tmp}/no"], "no"),
+        (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--lora", "{tmp}/no"], "no"),
+        (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--frames", "8"], "8 frames do not fit"),
+        (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--dtype", "float7"], "dtype"),
+        (["prompts", "files", "{tmp}/no.txt", "--out", "{tmp}/o"], "cannot read prompts"),
+        (["prompts", "world", "--split", "test", "--out", "{tmp}/o"], "--split 'test'"),
+        (["pair", "{tmp}/no", "--out", "{tmp}/o"], "does not exist"),
+        (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--lora", "nonsense"], "NAME=FOLDER"),
+        (["run", "nonsense", "--out", "{tmp}/o"], "no recipes plug-in named 'nonsense'"),
+        (["list", "colours"], "'colours'"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(videogpa, tmp_path, arguments, message):
+    (tmp_path / "nothing_here").mkdir()
+    code, _, err = videogpa(*(a.format(tmp=tmp_path) for a in arguments))
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(monkeypatch, tmp_path):
+    from videogpa.errors import InputError
+
+    monkeypatch.setattr(sys, "argv", ["videogpa", "pair", str(tmp_path / "no"), "--out", str(tmp_path), "--debug"])
+    with pytest.raises(InputError):
+        cli.main()
+
+
+@pytest.mark.parametrize("kind", ["families", "geometry", "metrics", "recipes"])
+def test_list_names_and_describes(videogpa, kind):
+    code, out, _ = videogpa("list", kind)
+    assert code == 0
+    assert all(len(line.split(maxsplit=1)) == 2 for line in out.strip().splitlines())
+
+
+def test_best_of_keeps_the_most_consistent(videogpa, tmp_path):
+    code, out, _ = videogpa(
+        "sample", "--prompt", "a room with a box; the camera trucks left steadily", "--best-of", 3,
+        "--steps", 2, "--out", tmp_path / "o", "--workers", 1,
+    )  # fmt: skip
+    assert code in (0, 3)
+    scores = [json.loads(line) for line in (tmp_path / "o/scores/rows.jsonl").read_text().splitlines()]
+    values = {s["id"]: s["metrics"]["consistency"] for s in scores if s["metrics"]["consistency"] is not None}
+    (best,) = [json.loads(line) for line in (tmp_path / "o/best/rows.jsonl").read_text().splitlines()]
+    if values:
+        assert (tmp_path / "o/best" / best["video"]).read_bytes() == (
+            tmp_path / "o/candidates/videos" / f"{max(values, key=values.get)}.mkv"
+        ).read_bytes()
+    else:
+        assert best["status"] == "failed"
