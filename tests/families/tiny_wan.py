@@ -32,15 +32,15 @@ LATENT_CHANNELS = 4
 TEXT_WIDTH = 16
 
 
-def build(folder: Path, variant: Variant = "ti2v") -> Path:
+def build(folder: Path, variant: Variant = "ti2v", width: int = 24) -> Path:
     """Write the folder and return it. Frames 4k+1, sides multiples of 16."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline(variant).save_pretrained(folder)
+        pipeline(variant, width).save_pretrained(folder)
     return folder
 
 
-def pipeline(variant: Variant) -> DiffusionPipeline:
+def pipeline(variant: Variant, width: int) -> DiffusionPipeline:
     image_width = 32 if variant == "i2v_clip" else None
     parts = {
         "tokenizer": tokenizer(512 if image_width else 12),
@@ -52,7 +52,7 @@ def pipeline(variant: Variant) -> DiffusionPipeline:
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0, num_train_timesteps=1000
         ),
         "transformer": transformer(
-            LATENT_CHANNELS if variant in ("ti2v", "t2v") else 2 * LATENT_CHANNELS + 4, image_width
+            LATENT_CHANNELS if variant in ("ti2v", "t2v") else 2 * LATENT_CHANNELS + 4, width, image_width
         ),
     }
     if variant == "t2v":
@@ -97,11 +97,11 @@ def vae() -> AutoencoderKLWan:
     ).eval()
 
 
-def transformer(in_channels: int, image_width: int | None = None) -> WanTransformer3DModel:
+def transformer(in_channels: int, width: int, image_width: int | None) -> WanTransformer3DModel:
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
-        attention_head_dim=12,
+        attention_head_dim=width // 2,
         in_channels=in_channels,
         out_channels=LATENT_CHANNELS,
         text_dim=TEXT_WIDTH,
@@ -109,7 +109,7 @@ def transformer(in_channels: int, image_width: int | None = None) -> WanTransfor
         ffn_dim=48,
         num_layers=2,
         image_dim=image_width,
-        added_kv_proj_dim=24 if image_width else None,
+        added_kv_proj_dim=width if image_width else None,
         rope_max_seq_len=32,
     ).eval()
 

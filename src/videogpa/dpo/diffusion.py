@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from videogpa.families.base import Conditioning, VideoFamily
 from videogpa.tensors import Latents, PerSample
@@ -41,24 +40,37 @@ def pair_errors(
 ) -> PairErrors:
     """Errors of both sides under policy and reference; each side gets the pair's own noise and timestep.
 
-    Both sides go through in one batch. The reference is the same weights with the adapters off.
+    The reference is the same weights with the adapters off.
     """
-    inputs = (
-        torch.cat([chosen, rejected]),
-        torch.cat([eps, eps]),
-        torch.cat([t, t]),
-        {name: torch.cat([tensor, tensor]) for name, tensor in conditioning.items()},
-    )
     with torch.no_grad(), adapters_off(family.transformer):
-        reference = prediction_errors(family, *inputs)
-    chosen_error, rejected_error = prediction_errors(family, *inputs).chunk(2)
-    chosen_reference, rejected_reference = reference.chunk(2)
+        chosen_reference, rejected_reference = side_errors(family, chosen, rejected, eps, t, conditioning)
+    chosen_error, rejected_error = side_errors(family, chosen, rejected, eps, t, conditioning)
     return PairErrors(
         chosen=chosen_error,
         rejected=rejected_error,
         chosen_reference=chosen_reference,
         rejected_reference=rejected_reference,
     )
+
+
+def side_errors(
+    family: VideoFamily,
+    chosen: Latents,
+    rejected: Latents,
+    eps: Latents,
+    t: PerSample,
+    conditioning: Conditioning,
+) -> tuple[PerSample, PerSample]:
+    """Errors of chosen and rejected under the model as it stands, both in one batch."""
+    both = prediction_errors(
+        family,
+        torch.cat([chosen, rejected]),
+        torch.cat([eps, eps]),
+        torch.cat([t, t]),
+        {name: torch.cat([tensor, tensor]) for name, tensor in conditioning.items()},
+    )
+    chosen_error, rejected_error = both.chunk(2)
+    return chosen_error, rejected_error
 
 
 @contextmanager
@@ -69,12 +81,3 @@ def adapters_off(transformer: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         transformer.enable_adapters()
-
-
-def stack_conditioning(rows: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
-    """One batch from conditioning without batch dimension.
-
-    Raises:
-        KeyError: the rows do not have the same tensors.
-    """
-    return {name: torch.stack([row[name] for row in rows]).to(device) for name in rows[0]}

@@ -71,7 +71,7 @@ class ChosenGuard:
 
 
 def must_stop(chosen_change: float, limit: float | None) -> bool:
-    """Whether the chosen's error rose past the limit (or is no number any more): the policy forgets how to draw
-    what it should prefer.
+    """Whether the chosen's error rose past the limit, or is no number any more: the policy forgets how to
+    draw what it should prefer.
     """
     return limit is not None and not chosen_change <= limit

@@ -38,9 +38,10 @@ def lora_parameters(family: VideoFamily) -> dict[str, nn.Parameter]:
 
 
 def save_lora(family: VideoFamily, folder: Path) -> Path:
-    """Write `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`; equal weights, equal bytes.
+    """Write `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`.
 
-    The metadata carries the adapter's configuration: without it diffusers takes alpha = rank.
+    Equal weights give equal bytes. The metadata carries the adapter's configuration: without it diffusers
+    takes alpha = rank.
     """
     transformer = family.transformer
     weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)

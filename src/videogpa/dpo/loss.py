@@ -1,7 +1,8 @@
 """Preference losses on per-sample mean prediction errors, in float32, one value per sample.
 
 An error is the mean squared prediction error of one video at one timestep; lower means that the model finds
-the video more likely. beta multiplies mean errors and carries no 1/2: diffusers' `beta_dpo` 2500 is 1250 here.
+the video more likely. beta multiplies mean errors and carries no 1/2: diffusers' `beta_dpo` 2500 is 1250
+here.
 """
 
 from torch.nn.functional import logsigmoid, relu

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
@@ -38,6 +38,7 @@ class Samples:
     conditioning: Conditioning
 
 
+@runtime_checkable
 class VideoFamily(Protocol):
     """What `families/<name>.py` offers: a class `Family(folder, *, dtype, device)` with these members.
 

@@ -1,0 +1,72 @@
+"""What a training run shows: a CSV file, TensorBoard, and a progress bar on stderr."""
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from videogpa.artifact import atomic_path
+from videogpa.dpo.health import Health
+
+FIGURES = tuple(field.name for field in fields(Health))
+COLUMNS = ("step", "loss", *FIGURES, "grad_norm", "lr", *(f"held_out_{name}" for name in FIGURES))
+
+
+@contextmanager
+def training_log(path: Path, board_folder: Path, done: int) -> Iterator[Callable[..., None]]:
+    """A function that writes a step as a CSV line and to TensorBoard.
+
+    What an interrupted run logged after step `done`, where its checkpoint stands, is dropped first.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    _truncate(path, done)
+    board = SummaryWriter(board_folder, purge_step=done + 1)
+    with path.open("a", newline="") as file, board:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+
+        def write(
+            step: int, loss: float, health: Health, grad_norm: float, lr: float, evaluation: Health | None
+        ) -> None:
+            row = {"step": step, "loss": loss, **asdict(health), "grad_norm": grad_norm, "lr": lr}
+            held_out = asdict(evaluation) if evaluation else {}
+            row |= {f"held_out_{name}": value for name, value in held_out.items()}
+            writer.writerow(row)
+            file.flush()
+            for name, value in row.items():
+                if name != "step":
+                    board.add_scalar(name, value, step)
+
+        yield write
+
+
+def _truncate(path: Path, done: int) -> None:
+    lines = path.read_text().splitlines(keepends=True)[1:] if path.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and int(line.partition(",")[0]) <= done]
+    with atomic_path(path) as temporary:
+        temporary.write_text(",".join(COLUMNS) + "\n" + "".join(kept))
+
+
+@contextmanager
+def progress_bar(steps: int, done: int) -> Iterator[Callable[[Health], None]]:
+    """A function that advances a progress bar on stderr by one step."""
+    columns = (
+        TextColumn("train"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("train", total=steps, completed=done, figures="")
+
+        def tick(health: Health) -> None:
+            rate = progress.tasks[task].speed
+            figures = f"accuracy {health.accuracy:.2f}" + (f", {rate:.2f} steps/s" if rate else "")
+            progress.update(task, advance=1, figures=figures)
+
+        yield tick

@@ -1,0 +1,145 @@
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from tests.dpo.test_diffusion import disturb
+from tests.families import tiny_wan
+from videogpa.dpo.lora import add_lora, load_lora, lora_parameters, remove_lora, save_lora
+from videogpa.errors import InputError
+from videogpa.families.base import SamplerSettings
+from videogpa.families.wan import Family
+
+SETTINGS = SamplerSettings(frames=5, height=32, width=32, steps=2)
+FRAME = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
+TEXT = "a red box"
+
+
+def sample(family):
+    return family.sample(TEXT, FRAME, [7, 8], SETTINGS).videos
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, ti2v_folder):
+    """A LoRA with alpha unlike its rank, and the videos that the model with it draws."""
+    family = Family(ti2v_folder)
+    add_lora(family, rank=4, alpha=12.0, seed=0)
+    disturb(family)
+    folder = tmp_path_factory.mktemp("lora")
+    save_lora(family, folder)
+    return folder, sample(family)
+
+
+def test_the_plain_pipeline_draws_the_same_videos(stored, ti2v_folder):
+    folder, videos = stored
+    plain = DiffusionPipeline.from_pretrained(ti2v_folder)
+    plain.set_progress_bar_config(disable=True)
+
+    def draw():
+        return plain(
+            image=FRAME[None],
+            prompt=TEXT,
+            num_videos_per_prompt=2,
+            height=32,
+            width=32,
+            num_frames=5,
+            num_inference_steps=2,
+            guidance_scale=1.0,
+            max_sequence_length=12,
+            generator=[torch.Generator().manual_seed(seed) for seed in (7, 8)],
+            output_type="pt",
+        ).frames
+
+    base = draw()
+    plain.load_lora_weights(folder)
+    assert torch.equal(draw(), videos)
+    assert not torch.equal(base, videos)
+
+
+def test_loading_gives_back_the_trained_model(stored, family):
+    folder, videos = stored
+    base = sample(family)
+    load_lora(family, folder)
+    assert torch.equal(sample(family), videos)
+    load_lora(family, folder / "pytorch_lora_weights.safetensors", strength=0.0)
+    assert torch.equal(sample(family), base)
+    remove_lora(family)
+    assert torch.equal(sample(family), base)
+    remove_lora(family)
+
+
+def test_bfloat16_models_give_the_same_after_reload(ti2v_folder, tmp_path):
+    family = Family(ti2v_folder, dtype=torch.bfloat16)
+    add_lora(family, rank=4, alpha=12.0, seed=0)
+    disturb(family)
+    videos = sample(family)
+    save_lora(family, tmp_path)
+    again = Family(ti2v_folder, dtype=torch.bfloat16)
+    load_lora(again, tmp_path)
+    assert torch.equal(sample(again), videos)
+
+
+def test_strength_scales_the_change(stored, family):
+    load_lora(family, stored[0], strength=0.5)
+    layer = family.transformer.blocks[0].attn1.to_q
+    assert layer.scaling["default"] == pytest.approx(0.5 * 12 / 4)
+
+
+def test_a_fresh_lora_is_seeded_and_leaves_the_global_generator_alone(ti2v_folder):
+    def fresh(seed):
+        family = Family(ti2v_folder)
+        before = torch.get_rng_state()
+        parameters = add_lora(family, rank=4, alpha=4.0, seed=seed)
+        assert torch.equal(before, torch.get_rng_state())
+        assert all(p.requires_grad and p.dtype == torch.float32 for p in parameters)
+        return torch.cat([p.detach().flatten() for p in parameters])
+
+    assert torch.equal(fresh(1), fresh(1))
+    assert not torch.equal(fresh(1), fresh(2))
+
+
+def test_equal_weights_give_equal_bytes(stored, family, tmp_path):
+    load_lora(family, stored[0])
+    file = save_lora(family, tmp_path)
+    assert file.read_bytes() == (stored[0] / file.name).read_bytes()
+    with safe_open(file, "pt") as opened:
+        assert '"transformer.lora_alpha": 12.0' in opened.metadata()["lora_adapter_metadata"]
+
+
+def test_a_lora_that_does_not_fit_is_refused_and_leaves_the_model_alone(stored, family, tmp_path):
+    before = sample(family)
+    path = tmp_path / "pytorch_lora_weights.safetensors"
+
+    def refused(message, source=tmp_path):
+        with pytest.raises(InputError, match=message):
+            load_lora(family, source)
+
+    refused("no LoRA at", tmp_path / "absent")
+    refused("0 safetensors files")
+    path.write_bytes(b"no safetensors at all")
+    refused("cannot read the LoRA")
+    (tmp_path / "pytorch_lora_weights.bin").write_bytes(b"pickle")
+    path.unlink()
+    refused("0 safetensors files")
+    save_file({"transformer.blocks.9.attn1.to_q.lora_A.weight": torch.zeros(2, 24)}, path)
+    refused("nothing there takes 'transformer.blocks.9")
+    save_file({"transformer.blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 30)}, path)
+    refused("has size 30, the model 24")
+    save_file({"unet.blocks.0.attn1.to_q.lora_A.weight": torch.zeros(2, 24)}, path)
+    refused("nothing there takes 'unet")
+    save_file({"weight": torch.zeros(2)}, path)
+    refused("nothing there takes 'weight'")
+    assert torch.equal(sample(family), before)
+
+
+def test_another_models_lora_is_refused(stored, tmp_path):
+    wide = Family(tiny_wan.build(tmp_path / "wide", width=48))
+    with pytest.raises(InputError, match="does not fit the model"):
+        load_lora(wide, stored[0])
+
+
+def test_parameters_are_named(family):
+    add_lora(family, rank=4, alpha=4.0, seed=0)
+    # 2 blocks, self- and cross-attention, 4 targets, A and B.
+    assert len(lora_parameters(family)) == 2 * 2 * 4 * 2

@@ -1,0 +1,85 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videogpa.dpo.loss import (
+    anchored_dpo_loss,
+    diffusion_dpo_loss,
+    implicit_accuracy,
+    implicit_reward,
+    preference_logits,
+    sft_loss,
+)
+
+errors = st.floats(0, 2, width=32)
+
+
+def tensors(*values):
+    return [torch.tensor([value], dtype=torch.float32) for value in values]
+
+
+@given(errors, errors, errors, errors, st.floats(0.1, 50))
+def test_dpo_loss_has_its_closed_form(w, r, w_ref, r_ref, beta):
+    loss = diffusion_dpo_loss(*tensors(w, r, w_ref, r_ref), beta).item()
+    logit = -beta * ((w - w_ref) - (r - r_ref))
+    exact = math.log1p(math.exp(-abs(logit))) + max(-logit, 0)
+    assert loss == pytest.approx(exact, rel=1e-4, abs=1e-4)
+
+
+@given(errors, errors, errors, errors)
+def test_the_anchor_costs_only_where_the_chosen_got_worse(w, r, w_ref, r_ref):
+    sides = tensors(w, r, w_ref, r_ref)
+    plain = diffusion_dpo_loss(*sides, 10.0)
+    anchored = anchored_dpo_loss(*sides, 10.0, 5.0)
+    if w <= w_ref:
+        assert torch.equal(anchored, plain)
+    else:
+        shifted = diffusion_dpo_loss(*tensors(w + 5.0 * (w - w_ref), r, w_ref, r_ref), 10.0)
+        torch.testing.assert_close(anchored, shifted, rtol=1e-4, atol=1e-4)
+
+
+def test_known_values():
+    sides = tensors(0.3, 0.5, 0.4, 0.4)
+    assert diffusion_dpo_loss(*sides, 5.0).item() == pytest.approx(-math.log(1 / (1 + math.exp(-1.0))))
+    assert diffusion_dpo_loss(*tensors(1, 1, 1, 1), 2000.0).item() == pytest.approx(math.log(2))
+    assert sft_loss(sides[0]).item() == pytest.approx(0.3)
+    assert implicit_reward(sides[0], sides[2], 5.0).item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("anchor", [None, 3.0])
+def test_gradients_agree_with_finite_differences(anchor):
+    generator = torch.Generator().manual_seed(0)
+    w, r, w_ref, r_ref = torch.rand(4, 5, generator=generator)
+    w = w.requires_grad_()
+    r = r.requires_grad_()
+
+    def loss(w, r):
+        sides = (w, r, w_ref, r_ref)
+        return diffusion_dpo_loss(*sides, 3.0) if anchor is None else anchored_dpo_loss(*sides, 3.0, anchor)
+
+    # The losses work in float32 whatever they get, so the steps are wide and the tolerance is float32's.
+    assert torch.autograd.gradcheck(loss, (w, r), eps=1e-2, atol=5e-3, rtol=5e-3, raise_exception=True)
+    loss(w, r).sum().backward()
+    logits = preference_logits(w, r, w_ref, r_ref, 3.0)
+    if anchor is None:
+        torch.testing.assert_close(w.grad, 3.0 * torch.sigmoid(-logits))
+        torch.testing.assert_close(r.grad, -w.grad)
+
+
+def test_losses_are_per_sample_and_float32_for_bfloat16_errors():
+    sides = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)).bfloat16()
+    for loss in (diffusion_dpo_loss(*sides, 5.0), anchored_dpo_loss(*sides, 5.0, 1.0), sft_loss(sides[0])):
+        assert loss.shape == (6,)
+        assert loss.dtype == torch.float32
+
+
+def test_accuracy_is_against_the_reference():
+    # Both videos are easier for the policy than for the reference, but the rejected one improved more:
+    # comparing the policy's errors alone would call this right.
+    w, r, w_ref, r_ref = tensors(0.2, 0.3, 0.3, 0.5)
+    assert implicit_accuracy(preference_logits(w, r, w_ref, r_ref, 1.0)).item() == 0.0
+    assert implicit_accuracy(preference_logits(w, r, w, r, 1.0)).item() == 0.5
+    assert implicit_accuracy(preference_logits(w, r, r, w, 1.0)).item() == 1.0

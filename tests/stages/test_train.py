@@ -1,0 +1,322 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from pydantic import BaseModel
+from safetensors.torch import load_file
+
+from tests.families import tiny_wan
+from videogpa.artifact import open_artifact, read_manifest
+from videogpa.dpo import pairs as pair_module
+from videogpa.dpo.pairs import batch_indices, load_pairs, split
+from videogpa.errors import InputError
+from videogpa.families.base import save_tensors
+from videogpa.stages import train as stage
+from videogpa.stages.train import TrainConfig, run
+from videogpa.types import Candidate, PreferencePair
+
+CFG = TrainConfig(
+    rank=2,
+    alpha=4.0,
+    steps=6,
+    batch_pairs=2,
+    learning_rate=1e-3,
+    warmup_steps=2,
+    schedule="cosine",
+    evaluate_every=3,
+    evaluation_draws=2,
+    checkpoint_every=2,
+    ema_decay=0.5,
+    stop_at_chosen_rise=None,
+)
+PROMPTS = 8
+WEIGHTS = Path("lora/pytorch_lora_weights.safetensors")
+
+
+class Nothing(BaseModel):
+    pass
+
+
+def write_candidates(folder, prompts=PROMPTS, channels=4):
+    """Two candidates per prompt: the chosen has little noise around a pattern, the rejected much."""
+    rng = torch.Generator().manual_seed(11)
+    pattern = torch.randn(channels, 3, 4, 4, generator=rng)
+    with open_artifact(folder, stage="sample", config=Nothing(), inputs={}, row_type=Candidate) as artifact:
+        for prompt in range(prompts):
+            frame = torch.randn(channels, 1, 4, 4, generator=rng)
+            embeds = torch.randn(12, 16, generator=rng)
+            save_tensors(
+                folder / f"conditioning/{prompt}.safetensors", {"prompt_embeds": embeds, "first_frame": frame}
+            )
+            for seed, noise in enumerate((0.2, 1.0)):
+                latents = pattern + noise * torch.randn(pattern.shape, generator=rng)
+                latents[:, :1] = frame
+                save_tensors(folder / f"latents/{prompt}_{seed}.safetensors", {"latents": latents})
+                artifact.append(
+                    Candidate(
+                        id=f"{prompt}_{seed}",
+                        prompt_id=str(prompt),
+                        seed=seed,
+                        latents=f"latents/{prompt}_{seed}.safetensors",
+                        conditioning=f"conditioning/{prompt}.safetensors",
+                    )
+                )
+        artifact.finish(list(artifact.done))
+    return folder
+
+
+def write_pairs(folder, rows):
+    with open_artifact(
+        folder, stage="pair", config=Nothing(), inputs={}, row_type=PreferencePair
+    ) as artifact:
+        artifact.append(*rows)
+        artifact.finish([row.id for row in rows])
+    return folder
+
+
+def pair(prompt, chosen=0, rejected=1):
+    return PreferencePair(
+        id=f"{prompt}",
+        prompt_id=f"{prompt}",
+        chosen=f"{prompt}_{chosen}",
+        rejected=f"{prompt}_{rejected}",
+        chosen_value=1.0,
+        rejected_value=0.0,
+        margin=1.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("inputs")
+    return {
+        "pairs": write_pairs(root / "pairs", [pair(i) for i in range(PROMPTS)]),
+        "candidates": write_candidates(root / "candidates"),
+        "model": tiny_wan.build(root / "model"),
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs, tmp_path_factory):
+    return run(CFG, **inputs, out=tmp_path_factory.mktemp("train") / "out")
+
+
+def log_of(out):
+    with (out / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_output_is_complete_and_loads_in_the_plain_pipeline(undisturbed, inputs):
+    manifest = read_manifest(undisturbed)
+    assert str(WEIGHTS) in manifest.files
+    assert not (undisturbed / "checkpoint.safetensors").exists()
+    assert any((undisturbed / "tensorboard").iterdir())
+    assert [row["step"] for row in log_of(undisturbed)] == ["1", "2", "3", "4", "5", "6"]
+    assert [row["step"] for row in log_of(undisturbed) if row["held_out_accuracy"]] == ["3", "6"]
+    summary = json.loads((undisturbed / "training.json").read_text())
+    assert summary["exported_step"] == summary["last_step"] == 6
+    assert summary["pairs"] + summary["held_out_pairs"] == PROMPTS
+    plain = DiffusionPipeline.from_pretrained(inputs["model"])
+    plain.load_lora_weights(undisturbed / "lora")
+    assert plain.get_active_adapters()
+    assert any(
+        tensor.abs().max() > 0 for key, tensor in load_file(undisturbed / WEIGHTS).items() if "_B" in key
+    )
+
+
+def test_the_first_step_starts_at_the_reference(undisturbed):
+    first = log_of(undisturbed)[0]
+    assert float(first["accuracy"]) == 0.5
+    assert float(first["loss"]) == pytest.approx(0.6931472)
+    assert float(first["saturation"]) == float(first["chosen_change"]) == 0.0
+
+
+def test_golden_trajectory(undisturbed):
+    """Recorded with torch 2.13.0 (CPU, float32), diffusers 0.42.1, peft 0.21.2, transformers 5.23.0.
+
+    A refactoring keeps these losses; a change of method says so and records new ones.
+    """
+    losses = [float(row["loss"]) for row in log_of(undisturbed)]
+    assert losses == pytest.approx(GOLDEN, abs=1e-4)
+
+
+def test_a_second_run_does_nothing_and_a_changed_one_is_refused(undisturbed, inputs):
+    before = (undisturbed / WEIGHTS).stat().st_mtime_ns
+    run(CFG, **inputs, out=undisturbed)
+    assert (undisturbed / WEIGHTS).stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"config.beta 2000.0 -> 10.0"):
+        run(CFG.model_copy(update={"beta": 10.0}), **inputs, out=undisturbed)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("place", "call"),
+    [("measure", 5), ("save", 2), ("save_after", 2), ("_evaluate", 2), ("save_lora", 1), ("finish", 1)],
+)
+def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
+    undisturbed, inputs, tmp_path, monkeypatch, place, call
+):
+    """Killed in a step, before a checkpoint, right after one, while evaluating, and around the export."""
+    calls = 0
+    owner, name = (stage, place.removesuffix("_after"))
+    if place == "finish":
+        owner = stage.open_artifact.__globals__["Artifact"]
+    original = getattr(owner, name)
+
+    def dying(*args):
+        nonlocal calls
+        calls += 1
+        if calls == call and place.endswith("_after"):
+            original(*args)
+        if calls == call:
+            raise Killed
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, dying)
+        with pytest.raises(Killed):
+            run(CFG, **inputs, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    with (tmp_path / "out" / "log.csv").open("a") as file:
+        file.write("99,torn")
+    run(CFG, **inputs, out=tmp_path / "out")
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (undisturbed / WEIGHTS).read_bytes()
+    assert (tmp_path / "out" / "log.csv").read_bytes() == (undisturbed / "log.csv").read_bytes()
+    assert read_manifest(tmp_path / "out") == read_manifest(undisturbed)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "anchored", "sft"])
+def test_training_moves_what_it_should(inputs, tmp_path, objective):
+    """Enough steps at a high rate: preferences are learnt on held-out prompts, SFT lowers the chosen error."""
+    cfg = CFG.model_copy(
+        update={
+            "objective": objective,
+            "steps": 40,
+            "beta": 20.0,
+            "learning_rate": 2e-2,
+            "evaluate_every": 40,
+            "held_out_fraction": 0.25,
+            "ema_decay": None,
+        }
+    )
+    last = log_of(run(cfg, **inputs, out=tmp_path / "out"))[-1]
+    if objective == "sft":
+        assert float(last["held_out_chosen_change"]) < -0.02
+    else:
+        assert float(last["held_out_accuracy"]) > 0.8
+        assert float(last["held_out_margin"]) > 0
+    if objective == "anchored":
+        assert float(last["held_out_chosen_change"]) < 0.01
+
+
+def test_the_stop_rule_goes_back_to_the_last_good_evaluation(inputs, tmp_path, monkeypatch):
+    changes = iter([0.001, 0.5])
+    original = stage._evaluate
+
+    def rising(*args):
+        health = original(*args)
+        return stage.replace(health, chosen_change=next(changes))
+
+    monkeypatch.setattr(stage, "_evaluate", rising)
+    cfg = CFG.model_copy(update={"stop_at_chosen_rise": 0.015, "evaluate_every": 2, "ema_decay": None})
+    out = run(cfg, **inputs, out=tmp_path / "stopped")
+    summary = json.loads((out / "training.json").read_text())
+    assert summary["stopped_early"]
+    assert (summary["last_step"], summary["exported_step"]) == (4, 2)
+    monkeypatch.undo()
+    # The schedule is a function of the step alone, so two steps of the same run give the exported weights.
+    short = run(cfg.model_copy(update={"evaluate_every": 6}), **inputs, out=tmp_path / "short")
+    assert (short / WEIGHTS).read_bytes() != (out / WEIGHTS).read_bytes()
+
+
+def test_a_chosen_error_that_rises_at_once_gives_no_lora(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "must_stop", lambda rise, limit: True)
+    with pytest.raises(InputError, match="lower learning_rate"):
+        run(CFG, **inputs, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "lora").exists()
+
+
+def test_without_held_out_pairs_the_running_mean_guards(inputs, tmp_path):
+    cfg = CFG.model_copy(update={"held_out_fraction": 0.0, "stop_at_chosen_rise": 10.0, "steps": 3})
+    summary = json.loads((run(cfg, **inputs, out=tmp_path / "out") / "training.json").read_text())
+    assert summary["held_out_pairs"] == 0
+    assert summary["health"]["accuracy"] >= 0.0
+
+
+def test_shuffled_labels_exchange_exactly_half(inputs):
+    scored = load_pairs(inputs["pairs"], inputs["candidates"], "as_scored", 0)
+    shuffled = load_pairs(inputs["pairs"], inputs["candidates"], "shuffled", 0)
+    exchanged = [
+        a.chosen == b.rejected and a.rejected == b.chosen for a, b in zip(scored, shuffled, strict=True)
+    ]
+    kept = [a == b for a, b in zip(scored, shuffled, strict=True)]
+    assert sum(exchanged) == sum(kept) == PROMPTS // 2
+    assert shuffled == load_pairs(inputs["pairs"], inputs["candidates"], "shuffled", 0)
+    others = [load_pairs(inputs["pairs"], inputs["candidates"], "shuffled", seed) for seed in range(1, 4)]
+    assert any(other != shuffled for other in others)
+
+
+def test_the_split_is_by_prompt(inputs):
+    pairs = load_pairs(inputs["pairs"], inputs["candidates"], "as_scored", 0) * 2
+    training, held_out = split(pairs, 0.25, seed=0)
+    assert len(held_out) == 4
+    assert {p.prompt_id for p in training}.isdisjoint({p.prompt_id for p in held_out})
+    assert split(pairs, 0.0, seed=0) == (pairs, [])
+    with pytest.raises(InputError, match="too few to hold any out"):
+        split(pairs[:1], 0.25, seed=0)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(7, 3), (2, 5), (5, 5)])
+def test_every_pair_comes_once_per_epoch(count, batch):
+    drawn = [index for step in range(1, 2 * count + 1) for index in batch_indices(count, batch, 0, step)]
+    for epoch in range(2 * batch):
+        assert sorted(drawn[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_processes_share_the_batch_without_overlap(inputs):
+    pairs = load_pairs(inputs["pairs"], inputs["candidates"], "as_scored", 0)[:4]
+    family = stage.load("families", "wan").Family(inputs["model"])
+    batch = pair_module.read_batch(family, pairs, pair_module.generator(0, "step", 1))
+    parts = [batch.share(rank, 2) for rank in (0, 1)]
+    assert [len(part.t) for part in parts] == [2, 2]
+    assert sorted(torch.cat([part.t for part in parts]).tolist()) == sorted(batch.t.tolist())
+    assert torch.equal(parts[1].conditioning["first_frame"], batch.conditioning["first_frame"][1::2])
+
+
+def test_unusable_inputs_are_refused(inputs, tmp_path):
+    def refused(message, cfg=CFG, **changed):
+        with pytest.raises(InputError, match=message):
+            run(cfg, **(inputs | changed), out=tmp_path / "out", overwrite=True)
+
+    refused("does not exist", pairs=tmp_path / "absent")
+    refused("does not exist", model=tmp_path / "absent")
+    refused("holds no pairs", pairs=write_pairs(tmp_path / "none", []))
+    failed = PreferencePair(
+        id="x",
+        status="failed",
+        reason="equal",
+        prompt_id="0",
+        chosen="0_0",
+        rejected="0_1",
+        chosen_value=0.0,
+        rejected_value=0.0,
+        margin=0.0,
+    )
+    refused("holds no pairs", pairs=write_pairs(tmp_path / "failed", [failed]))
+    refused("names candidate 99_0", pairs=write_pairs(tmp_path / "unknown", [pair(99)]))
+    refused("was not sampled by", candidates=write_candidates(tmp_path / "other", channels=5))
+    torn = tmp_path / "torn"
+    shutil.copytree(inputs["candidates"], torn)
+    (torn / "latents/3_0.safetensors").unlink()
+    refused("3_0.safetensors is missing", candidates=torn)
+    refused("no families plug-in", cfg=CFG.model_copy(update={"family": "none"}))
+
+
+GOLDEN = [0.6931, 0.0, 0.0, 0.0, 0.0, 0.0]
