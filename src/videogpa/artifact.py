@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, Self, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -75,7 +75,7 @@ class Artifact(Generic[RowT]):
             rows = _parse_rows(folder / ROWS, row_type)
             self.done = {row.id: row for row in rows if row.status == "ok"}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Artifact[RowT]":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ Reading is strict. A file that ends before its container says it does, or that t
 is refused as a whole: a clip with made-up pixels must never get a score.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -38,6 +39,7 @@ MP4_BOXES = frozenset(
     b"ftyp styp moov moof mdat free skip wide udta uuid meta pnot sidx ssix emsg prft mfra".split()
 )
 STILL_OR_AUDIO_BRANDS = (b"avif", b"heic", b"heix", b"mif1", b"M4A ", b"M4B ")
+BT709 = 1  # in every table of ISO/IEC 23091-2
 Item = TypeVar("Item")
 
 
@@ -102,7 +104,7 @@ def probe(path: Path) -> VideoInfo:
     timing = _timing(path)
     with _video(path) as (container, stream):
         first = next(_decode(container, stream, path))
-        height, width, _ = _displayed(first, *_square_pixel_size(first, stream)).shape
+        height, width, _ = _Display(first, stream, None).show(first).shape
     duration = timing.end - timing.start if timing.in_seconds else None
     return VideoInfo(height=height, width=width, frames=timing.frames, duration=duration)
 
@@ -130,17 +132,19 @@ def read_video(path: Path, *, max_frames: int | None = None, max_side: int | Non
         if max_frames is not None and timing.frames > max_frames:
             timeline = ((f.time if timing.in_seconds else i, f) for i, f in enumerate(chosen))
             chosen = nearest_in_time(timeline, np.linspace(timing.start, timing.end, max_frames).tolist())
-        size = None
+        display = None
         for frame in chosen:
-            size = size or _limited(_square_pixel_size(frame, stream), max_side)
-            images.append(_displayed(frame, *size))
+            display = display or _Display(frame, stream, max_side)
+            images.append(display.show(frame))
     video = torch.empty(len(images), 3, *images[0].shape[:2])
     for i, image in enumerate(images):
         video[i] = from_uint8(torch.from_numpy(image)[None])[0]
     return video
 
 
-def nearest_in_time(timeline: Iterable[tuple[float, Item]], targets: list[float]) -> Iterator[Item]:
+def nearest_in_time(
+    timeline: Iterable[tuple[float | int, Item]], targets: Sequence[float | int]
+) -> Iterator[Item]:
     """For each target time the nearest item (the earlier of two), each item at most once, in one pass.
 
     Both the timeline and the targets are in ascending order; the timeline is always read to its end.
@@ -159,11 +163,11 @@ def nearest_in_time(timeline: Iterable[tuple[float, Item]], targets: list[float]
         yield before[1]
 
 
-def write_master(path: Path, frames: Video, *, fps: float = 8) -> None:
+def write_master(path: Path, frames: Video, *, fps: float | int = 8) -> None:
     """A lossless Matroska file (H.264 RGB, crf 0): `read_video` gives the same bytes back.
 
-    The same frames always give the same file. H.264 and not FFV1, because FFmpeg's FFV1 decoder conceals
-    damage without reporting it. frames: [t 3 h w] in [0, 1].
+    The same frames always give the same file. H.264 rather than FFV1, because FFmpeg's FFV1 decoder
+    patches damage over without reporting it. frames: [t 3 h w] in [0, 1].
 
     Raises:
         RowFailed: the frames are not finite.
@@ -173,7 +177,7 @@ def write_master(path: Path, frames: Video, *, fps: float = 8) -> None:
         _encode(temporary, images, fps, "matroska", "libx264rgb", "rgb24", {"crf": "0", "preset": "veryfast"})
 
 
-def write_preview(path: Path, frames: Video, *, fps: float = 8, scale: int | None = None) -> None:
+def write_preview(path: Path, frames: Video, *, fps: float | int = 8, scale: int | None = None) -> None:
     """An MP4 that browsers play (H.264, 4:2:0): for eyes only, never scored.
 
     `scale` repeats every pixel that many times each way; None makes the longer side at least 256 pixels.
@@ -322,7 +326,8 @@ def _video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise RowFailed(f"{path}: no decoder for its video codec")
         # Otherwise the decoder makes up the pixels that are missing.
         streams[0].codec_context.options = {"err_detect": "explode"}
-        streams[0].thread_type = "AUTO"
+        # With several threads FFmpeg drops the error of a clip's last frames.
+        streams[0].thread_type = "NONE"
         yield container, streams[0]
 
 
@@ -354,7 +359,7 @@ def _timing(path: Path) -> _Timing:
     known = [time for time in times if time is not None]
     if len(known) == len(times) and has_times:
         return _Timing(frames=len(times), start=min(known), end=max(known), in_seconds=True)
-    return _Timing(frames=len(times), start=0, end=len(times) - 1, in_seconds=False)
+    return _Timing(frames=len(times), start=0.0, end=float(len(times) - 1), in_seconds=False)
 
 
 def _decode(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
@@ -371,53 +376,67 @@ def _decode(container: InputContainer, stream: VideoStream, path: Path) -> Itera
         raise RowFailed(f"{path}: its video stream holds no frames")
 
 
-def _square_pixel_size(frame: av.VideoFrame, stream: VideoStream) -> tuple[int, int]:
-    """(height, width) after the width is stretched so that pixels are square."""
-    aspect = stream.sample_aspect_ratio or 1
-    return frame.height, max(1, round(frame.width * aspect))
+class _Display:
+    """Turns decoded frames into what a player shows, at the size and orientation of a clip's first frame."""
+
+    def __init__(self, first: av.VideoFrame, stream: VideoStream, max_side: int | None):
+        sides = first.height, first.width * (stream.sample_aspect_ratio or 1)
+        shrink = min(1, max_side / max(sides)) if max_side else 1
+        self._height, self._width = (max(1, round(side * shrink)) for side in sides)
+        self._reformatter = VideoReformatter()
+        # Asked once: a frame that was asked for its side data is freed only by the garbage collector.
+        matrix = first.side_data.get("DISPLAYMATRIX")
+        self._matrix = None if matrix is None else np.frombuffer(matrix, np.int32).tolist()
+
+    def show(self, frame: av.VideoFrame) -> np.ndarray:
+        """RGB bytes [h w 3]."""
+        shrinks = self._height < frame.height or self._width < frame.width
+        rgb = self._reformatter.reformat(
+            frame,
+            width=self._width,
+            height=self._height,
+            format="rgb24",
+            interpolation="AREA" if shrinks else "BICUBIC",
+            threads=1,
+        )
+        return np.ascontiguousarray(_oriented(rgb.to_ndarray(), self._matrix))
 
 
-def _limited(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
-    shrink = min(1.0, max_side / max(size)) if max_side else 1.0
-    height, width = (max(1, round(side * shrink)) for side in size)
-    return height, width
+def _oriented(image: np.ndarray, matrix: list[int] | None) -> np.ndarray:
+    """The image [h w 3] after a display matrix: x' = a x + c y, y' = b x + d y (libavutil/display.h).
 
-
-def _displayed(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
-    """RGB bytes [h w 3] at the given size, then turned and mirrored by the file's display matrix."""
-    shrinks = height < frame.height or width < frame.width
-    image = frame.reformat(
-        width=width, height=height, format="rgb24", interpolation="AREA" if shrinks else "BICUBIC"
-    ).to_ndarray()
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    Only quarter turns and mirrorings; anything between is left as it is, as its pixels would have to be mixed.
+    """
     if matrix is None:
         return image
-    # x' = a x + c y, y' = b x + d y (libavutil/display.h); other than quarter turns are left as they are.
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]
+    a, b, _, c, d, *_ = matrix
     if a == d == 0 and b and c:
-        image, flip_x, flip_y = image.transpose(1, 0, 2), c < 0, b < 0
-    else:
-        flip_x, flip_y = a < 0, d < 0
-    return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def _encode(
     path: Path,
     images: np.ndarray,
-    fps: float,
-    container_format: str,
+    fps: float | int,
+    container: str,
     codec: str,
-    pixel_format: str,
+    pixels: str,
     options: dict[str, str],
 ) -> None:
-    _, height, width, _ = images.shape
-    muxer_options = {"fflags": "+bitexact"} | ({"movflags": "faststart"} if container_format == "mp4" else {})
-    with av.open(str(path), "w", format=container_format, options=muxer_options) as container:
-        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
-        stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
+    muxer_options = {"fflags": "+bitexact"} | ({"movflags": "faststart"} if container == "mp4" else {})
+    with av.open(str(path), "w", format=container, options=muxer_options) as output:
+        stream = output.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream.height, stream.width, stream.pix_fmt = *images.shape[1:3], pixels
         # One thread: the file must not depend on the machine.
         stream.codec_context.thread_count = 1
+        if pixels == "yuv420p":
+            # Players guess the colours of untagged files from their size.
+            stream.codec_context.colorspace = stream.codec_context.color_primaries = BT709
+            stream.codec_context.color_trc, stream.codec_context.color_range = BT709, ColorRange.MPEG
         for image in images:
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            if pixels == "yuv420p":
+                frame = frame.reformat(format=pixels, dst_colorspace="ITU709")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
