@@ -39,16 +39,17 @@ MIN_FRAMES = 3
 MIN_SIDE = 16
 MAX_ENLARGEMENT = 4
 SMALL_SIDE = 256
-MAX_TRACKS = 1200
-BOOTSTRAP_TRACKS = 400
+MAX_TRACKS = 900
+BOOTSTRAP_TRACKS = 300
 MIN_CORNERS = 25
 MIN_OVERLAP = 0.15
 STILL_PX = 0.75
 MAX_STILL_SHARE = 0.5
 PARALLAX_PX = 1.0
 MAX_TURNING_SHARE = 0.9
-MIN_RIGID_SHARE = 0.5
+MIN_RIGID_SHARE = 0.7
 MIN_SOURCES = 2
+MIN_KNOWN_SHARE = 0.6
 FARTHEST = 50.0
 PRIOR_SPREAD = 0.1
 AGREEMENT_PX = 2.0
@@ -95,6 +96,9 @@ class Backend:
             focal = width / 2 / np.tan(np.radians(self.field_of_view_deg) / 2)
             scene = _reconstruct(tracks, float(focal), np.array([(width - 1) / 2, (height - 1) / 2]))
             maps = [_depth_map(scene, matches, i) for i in range(len(grays))]
+        known = float(np.mean([confidence > 0 for _, confidence in maps]))
+        if known < MIN_KNOWN_SHARE:
+            raise CannotJudge(f"only {known:.0%} of the picture can be followed into two other frames")
         return _prediction(scene, images, maps)
 
 
@@ -126,17 +130,17 @@ def _tracks(grays: list[Gray]) -> tuple[Tracks, Correspondences]:
                 f"scene cut between frames {i} and {i + 1}: {overlap:.0%} of the corners are found again"
             )
     shift = np.linalg.norm(tracks.observed - anchor_pixels(tracks)[:, None], axis=-1)
-    still = np.nanmax(shift, axis=1) < STILL_PX
+    still = np.nanmedian(shift, axis=1) < STILL_PX
     if still.mean() > MAX_STILL_SHARE:
         raise CannotJudge(f"the camera stands still: {still.mean():.0%} of the corners never move")
     return tracks, matches
 
 
 def _reconstruct(tracks: Tracks, focal: float, centre: Float[np.ndarray, "2"]) -> Reconstruction:
-    turning = explained_share(turning_camera(tracks, focal, centre), tracks, PARALLAX_PX)
+    few = _subset(tracks, np.arange(len(tracks.anchor)) % max(1, len(tracks.anchor) // BOOTSTRAP_TRACKS) == 0)
+    turning = explained_share(turning_camera(few, focal, centre), few, PARALLAX_PX)
     if turning > MAX_TURNING_SHARE:
         raise CannotJudge(f"no parallax: a camera that only turns explains {turning:.0%} of the motion")
-    few = _subset(tracks, np.arange(len(tracks.anchor)) % max(1, len(tracks.anchor) // BOOTSTRAP_TRACKS) == 0)
     start = bootstrap(few, focal, centre)
     if start is None:
         raise CannotJudge("the frames do not share enough points of one rigid scene to place every camera")
@@ -169,6 +173,7 @@ def _depth_map(scene: Reconstruction, matches: Correspondences, frame: int):
     points = triangulate(turned, (seen - centre) / scene.focal, translation[:, None, None], scene.focal)
     support = (~np.isnan(seen[..., 0])).sum(0)
     known = support >= MIN_SOURCES
+    points = points._replace(deviation=np.where(known, points.deviation, np.float32(1e6)))
     typical = float(np.median(points.inverse_depth[known])) if known.any() else 1.0
     inverse_depth = np.maximum(complete(points, PRIOR_SPREAD * typical), typical / FARTHEST)
     agreement = 1 / (1 + (points.misfit_px / AGREEMENT_PX) ** 2)

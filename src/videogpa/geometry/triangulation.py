@@ -9,7 +9,7 @@ from jaxtyping import Float
 from videogpa.geometry.bundle import NEAREST_RATIO
 
 MATCH_STD_PX = 0.5
-OUTLIER_SCALES_PX = (4.0, 2.0, 1.0, 1.0)
+OUTLIER_SCALES_PX = (4.0, 1.5, 1.0)
 
 
 class Triangulated(NamedTuple):
