@@ -153,7 +153,7 @@ def _normal_equations(scene: Reconstruction, tracks: Tracks, prior_focal: float,
     return block, gradient, coupling, (point**2).sum(-1), (point * error).sum(-1)
 
 
-def _twist(points: Float[np.ndarray, "*n 3"], rho: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n 3 6"]:
+def _twist(points: Float[np.ndarray, "*n 3"], rho: Float[np.ndarray, "*#n"]) -> Float[np.ndarray, "*n 3 6"]:
     """How a homogeneous point moves with a small rotation (first three) and translation of its frame."""
     x, y, z = np.moveaxis(points, -1, 0)
     zero, rho = np.zeros_like(x), np.broadcast_to(rho, x.shape)

@@ -16,6 +16,7 @@ ROUND_TRIP_PX = 1.0
 MIN_CORNER_STRENGTH = 2e-5
 MIN_SEED_MATCHES = 20
 HALVED_ABOVE = 300
+LIKENESS_PATCH = 15
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,22 @@ def anchor_pixels(tracks: Tracks) -> Float[np.ndarray, "n 2"]:
     return tracks.observed[np.arange(len(tracks.anchor)), tracks.anchor]
 
 
+def likeness(first: Gray, second: Gray, match: Correspondence) -> Float[np.ndarray, "h w"]:
+    """Normalised correlation in [-1, 1] of the patch around each pixel with the patch that it is matched to."""
+    a = first.astype(np.float32)
+    b = cv2.remap(second, match.target, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(
+        np.float32
+    )
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(image, -1, (LIKENESS_PATCH, LIKENESS_PATCH))
+
+    mean_a, mean_b = mean(a), mean(b)
+    variance = (mean(a * a) - mean_a**2).clip(0) * (mean(b * b) - mean_b**2).clip(0)
+    # One grey level of noise counts as variance, so that two flat patches are not alike by chance.
+    return (mean(a * b) - mean_a * mean_b) / np.sqrt(variance + 1)
+
+
 def pixel_grid(height: int, width: int) -> PixelMap:
     """Every pixel's own coordinates (x, y) [h w 2]."""
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
@@ -149,8 +166,8 @@ def _feature_homography(first: tuple, second: tuple) -> Homography:
         return np.eye(3)
     nearest = cv2.BFMatcher().knnMatch(descriptors_1, descriptors_2, k=2)
     good = [a for a, b in nearest if a.distance < 0.75 * b.distance]
-    source = np.array([points_1[m.queryIdx].pt for m in good])
-    target = np.array([points_2[m.trainIdx].pt for m in good])
+    source = np.array([points_1[m.queryIdx].pt for m in good]).reshape(-1, 2)
+    target = np.array([points_2[m.trainIdx].pt for m in good]).reshape(-1, 2)
     return _homography(source, target, 3.0, np.eye(3))
 
 

@@ -29,6 +29,7 @@ from videogpa.geometry.matching import (
     anchor_pixels,
     deterministic_opencv,
     follow_corners,
+    likeness,
     match_all,
     pixel_grid,
 )
@@ -43,6 +44,7 @@ MAX_TRACKS = 900
 BOOTSTRAP_TRACKS = 300
 MIN_CORNERS = 25
 MIN_OVERLAP = 0.15
+MIN_LIKENESS = 0.6
 STILL_PX = 0.75
 MAX_STILL_SHARE = 0.5
 PARALLAX_PX = 1.0
@@ -102,7 +104,7 @@ class Backend:
         return _prediction(scene, images, maps)
 
 
-def _resized(frames: Video, working_side: int) -> list[Float[np.ndarray, "h w 3"]]:
+def _resized(frames: Video, working_side: int) -> list[Float[np.ndarray, "height width 3"]]:
     height, width = frames.shape[-2:]
     longest = max(height, width)
     factor = min(working_side / longest, max(1.0, min(MAX_ENLARGEMENT, SMALL_SIDE / longest)))
@@ -123,17 +125,24 @@ def _tracks(grays: list[Gray]) -> tuple[Tracks, Correspondences]:
     counts = np.bincount(tracks.anchor, minlength=len(grays))
     if counts.min() < MIN_CORNERS:
         raise CannotJudge(f"too little texture: frame {counts.argmin()} has {counts.min()} corners to follow")
-    for i in range(len(grays) - 1):
-        overlap = (~np.isnan(tracks.observed[tracks.anchor == i, i + 1, 0])).mean()
-        if overlap < MIN_OVERLAP:
-            raise CannotJudge(
-                f"scene cut between frames {i} and {i + 1}: {overlap:.0%} of the corners are found again"
-            )
+    _require_overlap(grays, matches, tracks)
     shift = np.linalg.norm(tracks.observed - anchor_pixels(tracks)[:, None], axis=-1)
     still = np.nanmedian(shift, axis=1) < STILL_PX
     if still.mean() > MAX_STILL_SHARE:
         raise CannotJudge(f"the camera stands still: {still.mean():.0%} of the corners never move")
     return tracks, matches
+
+
+def _require_overlap(grays: list[Gray], matches: Correspondences, tracks: Tracks) -> None:
+    for i in range(len(grays) - 1):
+        columns, rows = anchor_pixels(tracks)[tracks.anchor == i].astype(int).T
+        match = matches[i, i + 1]
+        alike = likeness(grays[i], grays[i + 1], match) > MIN_LIKENESS
+        overlap = (match.seen & alike)[rows, columns].mean()
+        if overlap < MIN_OVERLAP:
+            raise CannotJudge(
+                f"scene cut between frames {i} and {i + 1}: {overlap:.0%} of the corners are found again"
+            )
 
 
 def _reconstruct(tracks: Tracks, focal: float, centre: Float[np.ndarray, "2"]) -> Reconstruction:
