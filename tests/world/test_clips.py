@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import torch
+
+from videogpa.world import clips
+from videogpa.world.render import render
+from videogpa.world.scene import sample_scene
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "CHUNK", 3)
+    threads = torch.get_num_threads()
+    for first in (0, 3):
+        clips._render_chunk(tmp_path, 3, 16, first)
+    torch.set_num_threads(threads)
+    return tmp_path
+
+
+def test_chunks_hold_the_clips_of_their_seeds_and_the_captions(folder):
+    chunks = list(clips.read_clips(folder))
+    assert [len(captions) for _, captions in chunks] == [3, 3]
+    frames, captions = chunks[1]
+    scene = sample_scene(4)
+    expected = (render(scene, 3, 16, 16).rgb.permute(0, 2, 3, 1) * 255).numpy()
+    assert frames.dtype == np.uint8
+    assert np.abs(frames[1] - expected).max() <= 0.51
+    assert captions[1] == scene.caption
+
+
+def test_one_clip_in_so_many_has_a_moving_body(folder):
+    (_, first), _ = clips.read_clips(folder)
+    assert ["slides" in caption for caption in first] == [True, False, False]
+
+
+def test_a_chunk_without_captions_was_interrupted_and_is_not_read(folder):
+    (folder / "00000003.json").unlink()
+    assert len(list(clips.read_clips(folder))) == 1
