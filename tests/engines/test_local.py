@@ -125,7 +125,7 @@ if __name__ == "__main__":
 
 
 def wait_for(condition) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.05)
