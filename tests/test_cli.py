@@ -48,7 +48,7 @@ def test_version(videogpa):
 
 
 def test_a_bad_video_fails_alone(videogpa, clips, tmp_path):
-    code, out, err = videogpa("score", clips, "--geometry", "embedded", "--json", tmp_path / "s.json", "--workers", 1)
+    code, _, err = videogpa("score", clips, "--geometry", "embedded", "--json", tmp_path / "s.json", "--workers", 1)
     result = json.loads((tmp_path / "s.json").read_text())
     by_name = {v["path"].split("/")[-1]: v for v in result["videos"]}
     assert code == 3
@@ -122,7 +122,7 @@ def test_list_names_and_describes(videogpa, kind):
 
 
 def test_best_of_keeps_the_most_consistent(videogpa, tmp_path):
-    code, out, _ = videogpa(
+    code, _, _ = videogpa(
         "sample", "--prompt", "a room with a box; the camera trucks left steadily", "--best-of", 3,
         "--steps", 2, "--out", tmp_path / "o", "--workers", 1,
     )  # fmt: skip

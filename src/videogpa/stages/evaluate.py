@@ -61,9 +61,7 @@ def run(
         if artifact.complete:
             return out
         rows = [
-            row
-            for arm, lora in arms.items()
-            for row in _evaluate_arm(cfg, arm, lora, prompts, out, workers)
+            row for arm, lora in arms.items() for row in _evaluate_arm(cfg, arm, lora, prompts, out, workers)
         ]
         artifact.append(*(r for r in rows if r.id not in artifact.done))
         write_json_atomic(out / "summary.json", summarize(cfg, rows))

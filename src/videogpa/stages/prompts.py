@@ -136,7 +136,9 @@ def _entry(item: Any, source: Path, number: int) -> tuple[str, Path | None]:
         return item, None
     text = next((item[k] for k in TEXT_KEYS if k in item), None) if isinstance(item, dict) else None
     if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{source}, entry {number}: no caption; expected one of the keys {', '.join(TEXT_KEYS)}")
+        raise InputError(
+            f"{source}, entry {number}: no caption; expected one of the keys {', '.join(TEXT_KEYS)}"
+        )
     image = next((item[k] for k in ("image", "image_path", "first_frame") if item.get(k)), None)
     return text, source.parent / image if image else None
 
