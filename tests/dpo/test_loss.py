@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videogpa.dpo.loss import (
@@ -21,6 +21,7 @@ def tensors(*values):
     return [torch.tensor([value], dtype=torch.float32) for value in values]
 
 
+@settings(max_examples=40)
 @given(errors, errors, errors, errors, st.floats(0.1, 50))
 def test_dpo_loss_has_its_closed_form(w, r, w_ref, r_ref, beta):
     loss = diffusion_dpo_loss(*tensors(w, r, w_ref, r_ref), beta).item()
@@ -29,6 +30,7 @@ def test_dpo_loss_has_its_closed_form(w, r, w_ref, r_ref, beta):
     assert loss == pytest.approx(exact, rel=1e-4, abs=1e-4)
 
 
+@settings(max_examples=40)
 @given(errors, errors, errors, errors)
 def test_the_anchor_costs_only_where_the_chosen_got_worse(w, r, w_ref, r_ref):
     sides = tensors(w, r, w_ref, r_ref)
@@ -49,6 +51,7 @@ def test_known_values():
     assert implicit_reward(sides[0], sides[2], 5.0).item() == pytest.approx(0.5)
 
 
+@pytest.mark.filterwarnings("ignore:Input.*double precision")
 @pytest.mark.parametrize("anchor", [None, 3.0])
 def test_gradients_agree_with_finite_differences(anchor):
     generator = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 
 from tests.families import tiny_wan
-from videogpa.artifact import open_artifact, read_manifest
+from videogpa.artifact import Artifact, open_artifact, read_manifest
 from videogpa.dpo import pairs as pair_module
 from videogpa.dpo.pairs import batch_indices, load_pairs, split
 from videogpa.errors import InputError
@@ -24,7 +24,8 @@ CFG = TrainConfig(
     alpha=4.0,
     steps=6,
     batch_pairs=2,
-    learning_rate=1e-3,
+    beta=20.0,
+    learning_rate=1e-2,
     warmup_steps=2,
     schedule="cosine",
     evaluate_every=3,
@@ -148,7 +149,7 @@ def test_a_second_run_does_nothing_and_a_changed_one_is_refused(undisturbed, inp
     before = (undisturbed / WEIGHTS).stat().st_mtime_ns
     run(CFG, **inputs, out=undisturbed)
     assert (undisturbed / WEIGHTS).stat().st_mtime_ns == before
-    with pytest.raises(InputError, match=r"config.beta 2000.0 -> 10.0"):
+    with pytest.raises(InputError, match=r"config.beta 20.0 -> 10.0"):
         run(CFG.model_copy(update={"beta": 10.0}), **inputs, out=undisturbed)
 
 
@@ -167,7 +168,7 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
     calls = 0
     owner, name = (stage, place.removesuffix("_after"))
     if place == "finish":
-        owner = stage.open_artifact.__globals__["Artifact"]
+        owner = Artifact
     original = getattr(owner, name)
 
     def dying(*args):
@@ -194,26 +195,25 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
 
 @pytest.mark.parametrize("objective", ["dpo", "anchored", "sft"])
 def test_training_moves_what_it_should(inputs, tmp_path, objective):
-    """Enough steps at a high rate: preferences are learnt on held-out prompts, SFT lowers the chosen error."""
+    """At a high rate: preferences are learnt and hold on held-out prompts, SFT lowers the chosen error."""
     cfg = CFG.model_copy(
         update={
             "objective": objective,
-            "steps": 40,
-            "beta": 20.0,
+            "steps": 20,
             "learning_rate": 2e-2,
-            "evaluate_every": 40,
+            "evaluate_every": 10,
             "held_out_fraction": 0.25,
             "ema_decay": None,
         }
     )
     last = log_of(run(cfg, **inputs, out=tmp_path / "out"))[-1]
     if objective == "sft":
-        assert float(last["held_out_chosen_change"]) < -0.02
+        assert float(last["held_out_chosen_change"]) < -0.1
     else:
-        assert float(last["held_out_accuracy"]) > 0.8
+        assert float(last["held_out_accuracy"]) > 0.7
         assert float(last["held_out_margin"]) > 0
     if objective == "anchored":
-        assert float(last["held_out_chosen_change"]) < 0.01
+        assert float(last["held_out_chosen_change"]) < -0.02
 
 
 def test_the_stop_rule_goes_back_to_the_last_good_evaluation(inputs, tmp_path, monkeypatch):
@@ -231,9 +231,9 @@ def test_the_stop_rule_goes_back_to_the_last_good_evaluation(inputs, tmp_path, m
     assert summary["stopped_early"]
     assert (summary["last_step"], summary["exported_step"]) == (4, 2)
     monkeypatch.undo()
-    # The schedule is a function of the step alone, so two steps of the same run give the exported weights.
-    short = run(cfg.model_copy(update={"evaluate_every": 6}), **inputs, out=tmp_path / "short")
-    assert (short / WEIGHTS).read_bytes() != (out / WEIGHTS).read_bytes()
+    # What came after the good evaluation is no part of the export.
+    whole = run(cfg.model_copy(update={"evaluate_every": 4}), **inputs, out=tmp_path / "whole")
+    assert (whole / WEIGHTS).read_bytes() != (out / WEIGHTS).read_bytes()
 
 
 def test_a_chosen_error_that_rises_at_once_gives_no_lora(inputs, tmp_path, monkeypatch):
@@ -319,4 +319,4 @@ def test_unusable_inputs_are_refused(inputs, tmp_path):
     refused("no families plug-in", cfg=CFG.model_copy(update={"family": "none"}))
 
 
-GOLDEN = [0.6931, 0.0, 0.0, 0.0, 0.0, 0.0]
+GOLDEN = [0.693147, 0.693147, 0.672879, 0.708089, 0.637003, 0.569943]

@@ -1,6 +1,7 @@
 """The state of a training run in one file, so that there is no half of a checkpoint."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def restore(
     )
 
 
-def copy_weights(lora: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+def copy_weights(lora: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Values that later steps do not change."""
     return {name: parameter.detach().clone() for name, parameter in lora.items()}
 

@@ -127,7 +127,9 @@ def train(
     add_lora(family, cfg.rank, cfg.alpha, cfg.seed)
     lora = lora_parameters(family)
     optimizer = AdamW(lora.values(), lr=cfg.learning_rate, weight_decay=cfg.weight_decay)
-    schedule = get_scheduler(cfg.schedule, optimizer, cfg.warmup_steps, cfg.steps)
+    schedule = get_scheduler(
+        cfg.schedule, optimizer, num_warmup_steps=cfg.warmup_steps, num_training_steps=cfg.steps
+    )
     ema = copy_weights(lora)
     now = Progression(step=0, kept=copy_weights(lora))
     if (out / CHECKPOINT).exists():
