@@ -9,7 +9,9 @@ from scipy.spatial.transform import Rotation
 from videogpa.geometry.matching import Tracks, anchor_pixels
 
 OUTLIER_SCALE_PX = 1.0
-FOCAL_PRIOR_STD = 0.3
+# Tighter than real lenses differ: neighbouring flows share their errors, so many residuals say less than they seem
+# to, and a focal length that is free drifts wherever little parallax leaves it to trade with rotation.
+FOCAL_PRIOR_STD = 0.05
 NEAREST_RATIO = 0.05
 
 
