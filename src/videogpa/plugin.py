@@ -12,7 +12,10 @@ from videogpa.errors import InputError
 Kind = Literal["families", "geometry", "metrics", "recipes"]
 SHARED_MODULES = {
     "families": {"base"},
-    "geometry": {"base", "cameras", "splat", "alignment", "matching", "bundle", "bootstrap", "triangulation"},
+    "geometry": {
+        *("base", "cameras", "splat", "alignment", "embedded_network"),
+        *("matching", "bundle", "bootstrap", "triangulation"),
+    },
     "metrics": {"base", "warping", "perceptual", "reprojection"},
     "recipes": set(),
 }
