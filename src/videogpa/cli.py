@@ -4,13 +4,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from videogpa import __version__
 from videogpa.errors import InputError, RowFailed
-from videogpa.plugin import available, describe
+from videogpa.plugin import Kind, available, describe
 from videogpa.types import Score
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(
@@ -58,17 +58,15 @@ def score(
 @prompts_app.command("world")
 def prompts_world(
     out: Out,
-    split: Annotated[str, typer.Option(help="train, development or held_out")] = "held_out",
+    split: Annotated[Literal["train", "development", "held_out"], typer.Option()] = "held_out",
     count: Annotated[int, typer.Option(min=1)] = 48,
     offset: Annotated[int, typer.Option(min=0, help="skip that many scenes of the split")] = 0,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="one body in every scene moves")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Procedural scenes with one true continuation each."""
-    from videogpa.stages.prompts import SEED_RANGES, WorldPrompts, run_world
+    from videogpa.stages.prompts import WorldPrompts, run_world
 
-    if split not in SEED_RANGES:
-        raise InputError(f"--split '{split}' is unknown; choose from: {', '.join(SEED_RANGES)}")
     print(
         run_world(
             WorldPrompts(split=split, count=count, offset=offset, dynamic=dynamic), out, overwrite=overwrite
@@ -110,7 +108,7 @@ def sample(
     width: int = 48,
     steps: int = 10,
     guidance_scale: float = 1.0,
-    dtype: str = "float32",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option()] = "float32",
     device: str = "cpu",
     workers: Workers = CORES,
     overwrite: Overwrite = False,
@@ -121,10 +119,10 @@ def sample(
     from videogpa.stages import sample as sample_stage
     from videogpa.stages import score as score_stage
 
-    if (prompts is None) == (prompt is None):
-        raise InputError("give either --prompts FOLDER or --prompt TEXT")
-    if prompts is None:
+    if prompt is not None and prompts is None:
         prompts = prompts_stage.run_single(prompt, image, out / "prompts", overwrite=overwrite)
+    elif prompt is not None or prompts is None:
+        raise InputError("give either --prompts FOLDER or --prompt TEXT")
     cfg = sample_stage.SampleConfig(
         family=family, model=model, lora=lora, lora_strength=lora_strength, candidates=best_of or candidates,
         seed=seed, frames=frames, height=height, width=width, steps=steps, guidance_scale=guidance_scale,
@@ -270,12 +268,9 @@ def run_recipe(
 
 @app.command("list")
 def list_plugins(
-    kind: Annotated[str, typer.Argument(help="families, geometry, metrics or recipes")],
+    kind: Annotated[Kind, typer.Argument()],
 ) -> None:
     """What can be chosen by name."""
-    kinds = ("families", "geometry", "metrics", "recipes")
-    if kind not in kinds:
-        raise InputError(f"nothing to list called '{kind}'; choose from: {', '.join(kinds)}")
     for name in available(kind):
         print(f"{name:18} {describe(kind, name)}")
 
@@ -347,6 +342,7 @@ def _exit_if_failed(failed: int, total: int) -> None:
     if failed:
         print(f"videogpa: {failed} of {total} rows failed", file=sys.stderr)
         raise typer.Exit(SOME_FAILED)
+
 
 if __name__ == "__main__":
     main()

@@ -37,19 +37,22 @@ class RunConfig(BaseModel):
 def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> Path:
     """Run or continue; returns the report's folder. Every stage's folder lies in `out`."""
     say = _Steps(total=6)
-    options = {"overwrite": overwrite}
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)
     held_out = _prompts(cfg.held_out_prompts, out / "prompts" / "held_out", overwrite)
     say("candidates")
-    candidates = sample.run(cfg.sample, train_prompts, out / "candidates", workers=workers, **options)
+    candidates = sample.run(
+        cfg.sample, train_prompts, out / "candidates", workers=workers, overwrite=overwrite
+    )
     say("scores and pairs")
-    scores = score.run(cfg.score, candidates, out / "scores", workers=workers, **options)
-    pairs = pair.run(cfg.pair, scores, out / "pairs", **options)
+    scores = score.run(cfg.score, candidates, out / "scores", workers=workers, overwrite=overwrite)
+    pairs = pair.run(cfg.pair, scores, out / "pairs", overwrite=overwrite)
     say("training " + ", ".join(cfg.trainings))
     loras = train_all(cfg, pairs, candidates, out / "lora", workers=workers, overwrite=overwrite)
     say("evaluation")
-    evaluation = evaluate.run(cfg.evaluate, held_out, loras, out / "evaluation", workers=workers, **options)
+    evaluation = evaluate.run(
+        cfg.evaluate, held_out, loras, out / "evaluation", workers=workers, overwrite=overwrite
+    )
     say("report")
     return report.run(out, evaluation, out / "report")
 

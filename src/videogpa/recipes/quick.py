@@ -3,6 +3,7 @@
 from videogpa.recipes import embedded
 from videogpa.run import RunConfig
 from videogpa.stages.pair import PairConfig
+from videogpa.stages.prompts import WorldPrompts
 
 
 def recipe() -> RunConfig:
@@ -10,8 +11,8 @@ def recipe() -> RunConfig:
     full = embedded.recipe()
     return full.model_copy(
         update={
-            "train_prompts": full.train_prompts.model_copy(update={"count": 5}),
-            "held_out_prompts": full.held_out_prompts.model_copy(update={"count": 2}),
+            "train_prompts": WorldPrompts(split="train", count=5),
+            "held_out_prompts": WorldPrompts(split="held_out", count=2),
             "sample": full.sample.model_copy(update={"candidates": 3, "steps": 2}),
             "pair": PairConfig(),
             "trainings": {

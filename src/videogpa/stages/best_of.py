@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from videogpa.artifact import atomic_path, open_artifact, read_rows
-from videogpa.stages.score import higher_is_better
+from videogpa.stages.score import higher_is_better, judged_values
 from videogpa.types import Candidate, Score
 
 
@@ -33,13 +33,13 @@ def run(cfg: BestOfConfig, candidates: Path, scores: Path, out: Path, *, overwri
             return out
         files = []
         for prompt_id in dict.fromkeys(c.prompt_id for c in rows.values()):
-            best = best_score(cfg.metric, by_prompt[prompt_id])
-            if best is None:
+            best = best_id(cfg.metric, by_prompt[prompt_id])
+            row = None if best is None else rows[best]
+            if row is None or row.video is None or row.preview is None:
                 reason = f"no candidate of {prompt_id} could be judged by {cfg.metric}"
                 failed = Candidate(id=prompt_id, status="failed", reason=reason, prompt_id=prompt_id, seed=0)
                 artifact.append(failed)
                 continue
-            row = rows[best.id]
             video, preview = f"videos/{prompt_id}.mkv", f"previews/{prompt_id}.mp4"
             for source, target in ((row.video, video), (row.preview, preview)):
                 with atomic_path(out / target) as temporary:
@@ -52,8 +52,8 @@ def run(cfg: BestOfConfig, candidates: Path, scores: Path, out: Path, *, overwri
     return out
 
 
-def best_score(metric: str, scores: list[Score]) -> Score | None:
-    """The best judged score; ties go to the first id. None when nothing was judged."""
+def best_id(metric: str, scores: list[Score]) -> str | None:
+    """The id of the best judged score; ties go to the first id. None when nothing was judged."""
     sign = 1.0 if higher_is_better(metric) else -1.0
-    judged = [s for s in scores if s.metrics.get(metric) is not None]
-    return min(judged, key=lambda s: (-sign * s.metrics[metric], s.id), default=None)
+    values = judged_values(scores, metric)
+    return min(values, key=lambda row_id: (-sign * values[row_id], row_id), default=None)

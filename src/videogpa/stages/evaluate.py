@@ -152,18 +152,18 @@ def _evaluate_arm(
     scores = {s.id: s for s in read_rows(scored, Score)}
     rows = []
     for candidate in read_rows(samples, Candidate):
-        found = scores.get(candidate.id)
-        failed = candidate if candidate.status == "failed" else found
+        # A candidate that failed was not scored; its own row says why.
+        found = scores.get(candidate.id, candidate)
         rows.append(
             EvalRow(
                 id=f"{arm}/{candidate.id}",
-                status=failed.status,
-                reason=failed.reason,
+                status=found.status,
+                reason=found.reason,
                 arm=arm,
                 prompt_id=candidate.prompt_id,
                 seed=candidate.seed,
                 video=candidate.video and f"samples/{arm}/{candidate.video}",
-                metrics=found.metrics if found else {},
+                metrics=found.metrics if isinstance(found, Score) else {},
             )
         )
     return rows

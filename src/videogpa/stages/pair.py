@@ -1,5 +1,6 @@
 """Preference pairs from scores: within a prompt, the better against the worse; what was dropped, and why."""
 
+import itertools
 from collections import defaultdict
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa.artifact import open_artifact, read_rows, write_json_atomic
 from videogpa.errors import InputError
-from videogpa.stages.score import higher_is_better
+from videogpa.stages.score import higher_is_better, judged_values
 from videogpa.types import PreferencePair, Score
 
 
@@ -68,44 +69,38 @@ def run(cfg: PairConfig, scores: Path, out: Path, *, overwrite: bool = False) ->
 def form_pairs(cfg: PairConfig, prompt_id: str, group: list[Score]) -> list[PreferencePair]:
     """Pairs of one prompt's candidates, the widest margin first, each candidate in at most one pair."""
     sign = 1.0 if higher_is_better(cfg.metric) else -1.0
-    judged = sorted(_judged(cfg, group), key=lambda s: (-sign * s.metrics[cfg.metric], s.id))
+    values, motions = judged_values(group, cfg.metric), judged_values(group, "motion")
     options = [
-        (sign * (w.metrics[cfg.metric] - worse.metrics[cfg.metric]), w, worse)
-        for i, w in enumerate(judged)
-        for worse in judged[i + 1 :]
-        if _motion_matches(cfg, w, worse)
+        (sign * (values[chosen] - values[rejected]), chosen, rejected)
+        for chosen, rejected in itertools.permutations(sorted(values), 2)
+        if _motion_matches(cfg, motions.get(chosen), motions.get(rejected))
     ]
-    options.sort(key=lambda o: (-o[0], o[1].id, o[2].id))
+    options.sort(key=lambda option: (-option[0], *option[1:]))
     used: set[str] = set()
     pairs: list[PreferencePair] = []
     for margin, chosen, rejected in options:
         if margin <= cfg.min_margin or len(pairs) == cfg.pairs_per_prompt:
             break
-        if used & {chosen.id, rejected.id}:
+        if used & {chosen, rejected}:
             continue
-        used |= {chosen.id, rejected.id}
+        used |= {chosen, rejected}
         pairs.append(
             PreferencePair(
-                id=f"{chosen.id}>{rejected.id}",
+                id=f"{chosen}>{rejected}",
                 prompt_id=prompt_id,
-                chosen=chosen.id,
-                rejected=rejected.id,
-                chosen_value=chosen.metrics[cfg.metric],
-                rejected_value=rejected.metrics[cfg.metric],
+                chosen=chosen,
+                rejected=rejected,
+                chosen_value=values[chosen],
+                rejected_value=values[rejected],
                 margin=margin,
             )
         )
     return pairs
 
 
-def _judged(cfg: PairConfig, group: list[Score]) -> list[Score]:
-    return [s for s in group if s.status == "ok" and s.metrics.get(cfg.metric) is not None]
-
-
-def _motion_matches(cfg: PairConfig, a: Score, b: Score) -> bool:
+def _motion_matches(cfg: PairConfig, first: float | None, second: float | None) -> bool:
     if cfg.motion_match is None:
         return True
-    first, second = a.metrics.get("motion"), b.metrics.get("motion")
     if not first or not second:
         return False
     ratio = first / second
@@ -113,7 +108,7 @@ def _motion_matches(cfg: PairConfig, a: Score, b: Score) -> bool:
 
 
 def _why_none(cfg: PairConfig, group: list[Score]) -> str:
-    judged = _judged(cfg, group)
+    judged = judged_values(group, cfg.metric)
     if len(judged) < 2:
         reasons = sorted({s.reason for s in group if s.reason}) or ["too few candidates"]
         return f"{len(judged)} of {len(group)} candidates have a value ({reasons[0]})"

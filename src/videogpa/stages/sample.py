@@ -115,25 +115,28 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
         drawn = []
         for k, seed in enumerate(seeds):
             row_id = f"{prompt.id}-{k}"
-            row = Candidate(
-                id=row_id,
-                prompt_id=prompt.id,
-                seed=seed,
-                video=f"videos/{row_id}.mkv",
-                preview=f"previews/{row_id}.mp4",
-                latents=f"latents/{row_id}.safetensors" if cfg.keep_latents else None,
-                conditioning=conditioning,
-            )
+            video, preview = f"videos/{row_id}.mkv", f"previews/{row_id}.mp4"
+            latents = f"latents/{row_id}.safetensors" if cfg.keep_latents else None
             frames = samples.videos[k].cpu()
             if not frames.isfinite().all():
                 raise RowFailed(
                     f"the model drew values that are not numbers for prompt {prompt.id}, seed {seed}"
                 )
-            write_master(out / row.video, frames, fps=cfg.fps)
-            write_preview(out / row.preview, frames, fps=cfg.fps)
-            if row.latents:
-                save_tensors(out / row.latents, {"latents": samples.latents[k]})
-            drawn.append(row)
+            write_master(out / video, frames, fps=cfg.fps)
+            write_preview(out / preview, frames, fps=cfg.fps)
+            if latents:
+                save_tensors(out / latents, {"latents": samples.latents[k]})
+            drawn.append(
+                Candidate(
+                    id=row_id,
+                    prompt_id=prompt.id,
+                    seed=seed,
+                    video=video,
+                    preview=preview,
+                    latents=latents,
+                    conditioning=conditioning,
+                )
+            )
         return drawn
 
     return draw

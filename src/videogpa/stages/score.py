@@ -89,7 +89,11 @@ def run(
     """
     rows = [c for c in read_rows(candidates, Candidate) if c.status == "ok"]
     worlds = {p.id: p.world for p in read_rows(prompts, Prompt)} if prompts else {}
-    jobs = [ScoreJob(c.id, candidates / c.video, c.video, c.prompt_id, worlds.get(c.prompt_id)) for c in rows]
+    jobs = [
+        ScoreJob(c.id, candidates / c.video, c.video, c.prompt_id, worlds.get(c.prompt_id))
+        for c in rows
+        if c.video is not None
+    ]
     inputs = {"candidates": candidates} | ({"prompts": prompts} if prompts else {})
     with open_artifact(
         out, stage="scores", config=cfg, inputs=inputs, row_type=Score, overwrite=overwrite
@@ -211,6 +215,12 @@ def _require_video(frames: Video) -> None:
         raise RowFailed("has only 1 frame; at least 2 are needed")
     if min(height, width) < SMALLEST_SIDE:
         raise RowFailed(f"is {width}x{height} pixels; both sides must be at least {SMALLEST_SIDE}")
+
+
+def judged_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
+    """Value by score id, of the scores that have one: a failure is never a number."""
+    values = {s.id: s.metrics.get(metric) for s in scores if s.status == "ok"}
+    return {row_id: value for row_id, value in values.items() if value is not None}
 
 
 def higher_is_better(metric: str) -> bool:
