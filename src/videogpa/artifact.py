@@ -147,7 +147,7 @@ def open_artifact(
         InputError: another configuration or input, an input that is missing or incomplete, a folder that is
             something else, or another process writing to it.
     """
-    identity = {
+    identity: dict[str, Any] = {
         "stage": stage,
         "config": config.model_dump(mode="json"),
         "inputs": {name: hash_input(path) for name, path in inputs.items()},

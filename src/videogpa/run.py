@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from videogpa.engines.local import map_rows
+from videogpa.engines.local import map_rows, preload
 from videogpa.errors import RowFailed
 from videogpa.stages import evaluate, pair, prompts, report, sample, score, train
 from videogpa.stages.evaluate import EvaluateConfig
@@ -36,6 +36,8 @@ class RunConfig(BaseModel):
 
 def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> Path:
     """Run or continue; returns the report's folder. Every stage's folder lies in `out`."""
+    # Every stage starts workers of its own; what they need is imported once.
+    preload("videogpa.families.wan", "videogpa.geometry.embedded", "videogpa.metrics.cross_view", "peft")
     say = _Steps(total=6)
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)

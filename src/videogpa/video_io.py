@@ -342,7 +342,7 @@ class _Timing:
 
 
 def _timing(path: Path) -> _Timing:
-    times = []
+    times: list[float | None] = []
     try:
         with _video(path) as (container, stream):
             # AVI has a constant rate and no presentation times: those of reordered frames would be wrong.
@@ -386,7 +386,7 @@ class _Display:
         self._reformatter = VideoReformatter()
         # Asked once: a frame that was asked for its side data is freed only by the garbage collector.
         matrix = first.side_data.get("DISPLAYMATRIX")
-        self._matrix = None if matrix is None else np.frombuffer(matrix, np.int32).tolist()
+        self._matrix = None if matrix is None else np.frombuffer(matrix, np.int32).tolist()  # type: ignore[call-overload]
 
     def show(self, frame: av.VideoFrame) -> np.ndarray:
         """RGB bytes [h w 3]."""
@@ -427,6 +427,7 @@ def _encode(
     muxer_options = {"fflags": "+bitexact"} | ({"movflags": "faststart"} if container == "mp4" else {})
     with av.open(str(path), "w", format=container, options=muxer_options) as output:
         stream = output.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
+        assert isinstance(stream, VideoStream)
         stream.height, stream.width, stream.pix_fmt = *images.shape[1:3], pixels
         # One thread: the file must not depend on the machine.
         stream.codec_context.thread_count = 1

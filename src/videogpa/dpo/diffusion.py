@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -74,7 +75,7 @@ def side_errors(
 
 
 @contextmanager
-def adapters_off(transformer: torch.nn.Module) -> Iterator[None]:
+def adapters_off(transformer: Any) -> Iterator[None]:
     """The reference model: the same weights without their LoRA, bit for bit the base."""
     transformer.disable_adapters()
     try:

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from videogpa.artifact import atomic_path
 from videogpa.errors import InputError
@@ -50,9 +50,10 @@ class VideoFamily(Protocol):
 
     prediction_type: Literal["epsilon", "v_prediction", "flow"]
     lora_targets: tuple[str, ...]
-    lora_loader: type
+    lora_loader: Any
     license: str
-    transformer: nn.Module
+    transformer: Any
+    """A diffusers model: a torch module that also takes peft adapters."""
 
     def sample(
         self,

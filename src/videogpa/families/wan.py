@@ -97,14 +97,13 @@ class Family:
         self._check_size(settings.frames, settings.height, settings.width)
         pipeline = self._pipeline_for(image)
         conditioning = self._conditioning(text, image, settings.frames, settings.height, settings.width)
-        guided = settings.guidance_scale > 1
-        negative = self._encode_text("") if guided else None
+        negative = self._encode_text("") if settings.guidance_scale > 1 else None
         given_image = {} if image is None else {"image": self._as_pipeline_input(image)}
         count = len(seeds)
         latents = pipeline(
             **given_image,
             prompt_embeds=conditioning["prompt_embeds"].repeat(count, 1, 1),
-            negative_prompt_embeds=negative.repeat(count, 1, 1) if guided else None,
+            negative_prompt_embeds=None if negative is None else negative.repeat(count, 1, 1),
             height=settings.height,
             width=settings.width,
             num_frames=settings.frames,

@@ -21,7 +21,7 @@ COARSEST = 12
 START_ANGLE = 0.15
 """Total rotation of the starts (radians); their translations are this share of the median depth."""
 STARTS_KEPT = 2
-ITERATIONS = {"starts": 5, "path": 3, "frames": 3}
+ITERATIONS = {"starts": 5, "path": 5, "frames": 3}
 STIFFNESS = 1.0
 """Weight of the constant-velocity prior, as a share of what the images say themselves."""
 DAMPING = 1e-3
@@ -219,7 +219,8 @@ def _cost(level: _Level, twists: Float[Tensor, "p t 6"]) -> Float[Tensor, " p"]:
 def _summary(level: _Level, twists: Float[Tensor, "t 6"]) -> Alignment:
     difference, inside, pixels = _residuals(level, torch.stack([torch.zeros_like(twists), twists]))
     unaligned, residual = torch.where(inside, _size(difference), torch.nan).nanmedian(-1).values
-    home = pixel_grid(*level.images.shape[-2:], like=pixels).flatten(0, 1)
+    height, width = level.images.shape[-2:]
+    home = pixel_grid(height, width, like=pixels).flatten(0, 1)
     moved = torch.where(inside[1], (pixels[1] - home).norm(dim=-1), torch.nan).nanmedian(-1).values
     still = torch.zeros(1)
     return Alignment(

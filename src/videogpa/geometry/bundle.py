@@ -74,7 +74,7 @@ def adjust(
     cost = _cost(scene, tracks, prior_focal)
     for _ in range(iterations):
         system = _normal_equations(scene, tracks, prior_focal, parallax)
-        candidate = _step(scene, *system, damping)
+        candidate = _step(scene, system, damping)
         candidate_cost = _cost(candidate, tracks, prior_focal)
         if candidate_cost < cost:
             converged = cost - candidate_cost < 1e-5 * cost
@@ -163,8 +163,9 @@ def _twist(points: Float[np.ndarray, "*n 3"], rho: Float[np.ndarray, "*#n"]) -> 
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def _step(scene: Reconstruction, block, gradient, coupling, diagonal, point_gradient, damping: float):
+def _step(scene: Reconstruction, system, damping: float):
     """One damped step, the inverse depths eliminated (Schur complement)."""
+    block, gradient, coupling, diagonal, point_gradient = system
     diagonal = diagonal * (1 + damping) + 1e-9
     reduced = block - coupling.T @ (coupling / diagonal[:, None])
     reduced[np.diag_indices_from(reduced)] += damping * np.diag(block) + 1e-9

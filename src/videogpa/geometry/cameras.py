@@ -28,7 +28,8 @@ def unproject(
     depth: Float[Tensor, "*b h w"], intrinsics: Float[Tensor, "*b 3 3"]
 ) -> Float[Tensor, "*b h w 3"]:
     """Camera-frame point of every pixel: depth times the ray with unit z."""
-    pixels = pixel_grid(*depth.shape[-2:], like=depth)
+    height, width = depth.shape[-2:]
+    pixels = pixel_grid(height, width, like=depth)
     focal, centre = _focal_and_centre(intrinsics)
     rays = (pixels - centre[..., None, None, :]) / focal[..., None, None, :]
     return torch.cat([rays, torch.ones_like(rays[..., :1])], -1) * depth[..., None]

@@ -85,7 +85,7 @@ def load_network(weights: Path | None = None) -> GeometryNetwork:
     shipped = files("videogpa") / "weights" / "geometry" / "network.safetensors"
     with as_file(shipped) as default:
         path = weights or default
-        network = GeometryNetwork().to(memory_format=torch.channels_last)
+        network = GeometryNetwork()
         try:
             network.load_state_dict(load_file(path))
         except (OSError, RuntimeError) as error:
@@ -101,13 +101,17 @@ def at_working_size(
     """Frames resized to sides that the network takes, and the camera that goes with them."""
     height, width = frames.shape[-2:]
     ratio = SHORT_SIDE / min(height, width)
-    size = tuple(max(1, round(side * ratio / STRIDE)) * STRIDE for side in (height, width))
+    size = _multiple_of_stride(height * ratio), _multiple_of_stride(width * ratio)
     focal = max(height, width) / (2 * math.tan(math.radians(field_of_view_degrees) / 2))
     k = frames.new_tensor([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     k = resize_intrinsics(k, (height, width), size).expand(len(frames), 3, 3).contiguous()
     if size == (height, width):
         return frames, k
     return F.interpolate(frames, size, mode="bilinear", antialias=True).clamp(0, 1), k
+
+
+def _multiple_of_stride(side: float) -> int:
+    return max(1, round(side / STRIDE)) * STRIDE
 
 
 def refuse_failed(poses: Alignment) -> None:

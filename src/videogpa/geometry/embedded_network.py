@@ -52,6 +52,7 @@ class GeometryNetwork(nn.Module):
         self.up_full = nn.Conv2d(half, full * 4, 1)
         self.merge_full = nn.Sequential(_conv(2 * full, 20), _conv(20, 20))
         self.head = nn.Conv2d(20, 8, 1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Video, intrinsics: Intrinsics) -> SingleFrameGeometry:
         """Geometry of each frame [t 3 h w] in [0, 1] by itself; sides are multiples of `STRIDE`."""
@@ -83,8 +84,9 @@ class Residual(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.first = _conv(width, width)
-        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-        nn.init.zeros_(self.second[1].weight)
+        norm = nn.BatchNorm2d(width)
+        nn.init.zeros_(norm.weight)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), norm)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Same shape out as in."""

@@ -72,7 +72,8 @@ def see(field: Field, target: int, sources: list[int]) -> Views:
     )
     inside = warp.inside & _at(warp.pixels, field.smooth[sources])
     gap = (warp.depth * warp.values[:, -1]).log()
-    moved = (warp.pixels - pixel_grid(*inverse.shape[-2:], like=inverse)).square().sum(-1).sqrt()
+    height, width = inverse.shape[-2:]
+    moved = (warp.pixels - pixel_grid(height, width, like=inverse)).square().sum(-1).sqrt()
     return Views(warp.values[:, :-1], torch.where(inside, gap, 0), torch.where(inside, moved, 0), inside)
 
 

@@ -64,7 +64,7 @@ def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwr
         todo = [p for p in rows if any(i not in artifact.done for i in ids[p.id])]
         make_worker = partial(_make_worker, cfg, prompts, out)
         for prompt, result in map_rows(make_worker, todo, workers=workers, description="sampling"):
-            drawn = result
+            drawn: list[Candidate]
             if isinstance(result, RowFailed):
                 drawn = [
                     Candidate(
@@ -73,6 +73,8 @@ def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwr
                     )
                     for k, row_id in enumerate(ids[prompt.id])
                 ]  # fmt: skip
+            else:
+                drawn = result
             artifact.append(*drawn)
         order = [i for p in rows for i in ids[p.id]]
         files = {

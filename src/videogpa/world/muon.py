@@ -8,7 +8,7 @@ the update's root mean square does not depend on the shape (Liu et al., arXiv 25
 from collections import defaultdict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -17,11 +17,13 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class Muon(Optimizer):
     """Momentum, then the nearest semi-orthogonal matrix; convolutions count as matrices [out, in * kernel]."""
 
-    def __init__(self, params: list[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of all parameters that have a gradient."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
@@ -33,7 +35,9 @@ class Muon(Optimizer):
                 by_shape[p.shape].append(p)
             for params in by_shape.values():
                 directions = [
-                    p.grad.lerp(self.state[p]["momentum_buffer"], group["momentum"]) for p in params
+                    p.grad.lerp(self.state[p]["momentum_buffer"], group["momentum"])
+                    for p in params
+                    if p.grad is not None
                 ]
                 updates = torch.stack([d.flatten(1) for d in directions])
                 for p, update in zip(params, orthogonalize(updates), strict=True):

@@ -70,7 +70,7 @@ class Clips:
         x = torch.from_numpy(pixels).float().div_(127.5).sub_(1).permute(0, 4, 1, 2, 3)
         flip = torch.from_numpy(mirror)
         x = torch.where(flip.view(-1, 1, 1, 1, 1), x.flip(-1), x)
-        latents = self.vae.encode(x).latent_dist.mode() / self.std
+        latents = self.vae.encode(x, return_dict=False)[0].mode() / self.std
         return latents, torch.where(flip[:, None], self.mirrored_tokens[index], self.tokens[index])
 
 

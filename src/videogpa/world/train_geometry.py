@@ -46,7 +46,7 @@ def train(
     """Train until `steps`, resuming from `out/checkpoint.pt` when there is one; the averaged weights."""
     torch.manual_seed(seed)
     out.mkdir(parents=True, exist_ok=True)
-    model = GeometryNetwork().to(memory_format=torch.channels_last)
+    model = GeometryNetwork()
     average = {k: v.clone() for k, v in model.state_dict().items()}
     matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and "head" not in n]
     chosen = {id(p) for p in matrices}
@@ -55,7 +55,8 @@ def train(
         Muon(matrices, lr=lr, weight_decay=0.01),
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    intrinsics = world_intrinsics(*data.shape[-2:], batch)
+    height, width = data.shape[-2:]
+    intrinsics = world_intrinsics(height, width, batch)
     checkpoint, start = out / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -172,7 +173,8 @@ def validate(model: GeometryNetwork, frames: Frames) -> dict[str, float]:
     depth_error, scaled_error, angles, albedo_error = [], [], [], []
     for truth in frames.split(100):
         truth = truth.float()
-        found = model(truth[:, CHANNELS["rgb"]], world_intrinsics(*truth.shape[-2:], len(truth)))
+        count, _, height, width = truth.shape
+        found = model(truth[:, CHANNELS["rgb"]], world_intrinsics(height, width, count))
         true_depth = truth[:, CHANNELS["depth"]][:, 0]
         ratio = found.depth / true_depth
         depth_error.append((ratio - 1).abs())
@@ -200,7 +202,7 @@ def export(model: GeometryNetwork, folder: Path, settings: dict) -> None:
 
 
 def _averaged(average: dict[str, Tensor]) -> GeometryNetwork:
-    model = GeometryNetwork().to(memory_format=torch.channels_last)
+    model = GeometryNetwork()
     model.load_state_dict(average)
     return model.eval()
 
