@@ -63,6 +63,6 @@ def save_prediction(path: Path, prediction: GeometryPrediction) -> None:
 def load_prediction(path: Path) -> GeometryPrediction:
     """Read what `save_prediction` wrote."""
     with safe_open(path, "pt") as file:
-        return GeometryPrediction(
-            scale=file.metadata()["scale"], **{name: file.get_tensor(name) for name in file.keys()}
-        )
+        names = file.keys()
+        tensors = {name: file.get_tensor(name) for name in names}
+        return GeometryPrediction(scale=file.metadata()["scale"], **tensors)
