@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ def test_frames_come_back_as_they_were_rendered(data):
 
 def test_an_interrupted_training_goes_on_as_if_nothing_had_happened(data, tmp_path, monkeypatch):
     monkeypatch.setattr(train_geometry, "CHECKPOINT_EVERY", 2)
+    small = partial(GeometryNetwork, widths=(4, 8, 8), full=2, depth=1)
+    monkeypatch.setattr(train_geometry, "GeometryNetwork", small)
     whole = train(tmp_path / "a", data, data, steps=4, batch=2, seed=0, lr=1e-3)
 
     class Killed(Exception):
