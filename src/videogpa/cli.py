@@ -308,16 +308,16 @@ def _stop(message: str, code: int, debug: bool) -> None:
 
 
 def _print_scores(scores: Sequence[Score]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    """Numbers first and names last, so that no column has to be cut."""
     columns = ("consistency", "depth_agreement", "motion", "sharpness")
-    table = Table("video", "frames", *columns, "remark", box=None, pad_edge=False)
+    print("  ".join([*columns, "video"]))
     for s in scores:
-        cells = ["–" if (v := s.metrics.get(name)) is None else f"{v:.4g}" for name in columns]
-        remark = f"failed: {s.reason}" if s.status == "failed" else s.reason or ""
-        table.add_row(s.video, str(s.frames), *cells, remark)
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+        values = [s.metrics.get(name) for name in columns]
+        cells = [
+            ("-" if v is None else f"{v:.4f}").rjust(len(n)) for v, n in zip(values, columns, strict=True)
+        ]
+        remark = f"  [{'failed: ' if s.status == 'failed' else ''}{s.reason}]" if s.reason else ""
+        print("  ".join(cells) + f"  {s.video}{remark}")
 
 
 def _read_config(config_type, path: Path | None):
