@@ -10,13 +10,17 @@ from videogpa.geometry.base import GeometryPrediction
 from videogpa.metrics.cross_view import error_maps
 from videogpa.tensors import Depth, Mask, Video
 
+Sheet = Float[Tensor, "3 rows columns"]
+"""RGB in [0, 1]."""
 COLUMNS = 6
 SMALLEST_WIDTH = 144
+GAP = 4
+"""Black pixels between pictures."""
 UNJUDGED = 0.25
 """Grey of pixels that no other frame sees."""
 
 
-def contact_sheet(frames: Video, geometry: GeometryPrediction | None) -> Float[Tensor, "3 h w"]:
+def contact_sheet(frames: Video, geometry: GeometryPrediction | None) -> Sheet:
     """Rows: frames, depth (near is bright), error (dark = consistent, bright = not, grey = not judged).
 
     Only the frames where no geometry was found.
@@ -25,7 +29,7 @@ def contact_sheet(frames: Video, geometry: GeometryPrediction | None) -> Float[T
         return _row(_spread(frames))
     errors, judged = error_maps(geometry)
     rows = (geometry.images, depth_colors(geometry.depth), error_colors(errors, judged))
-    return torch.cat([_row(_spread(r)) for r in rows], dim=1)
+    return _joined([_row(_spread(r)) for r in rows], dim=1)
 
 
 def depth_colors(depth: Depth) -> Video:
@@ -49,12 +53,19 @@ def _colored(shades: Float[Tensor, "t h w"], colormap: int) -> Video:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def _spread(images: Video) -> Video:
+def _spread(images: Video) -> Float[Tensor, "n 3 h w"]:
     index = torch.linspace(0, len(images) - 1, min(COLUMNS, len(images))).round().long()
     return images[index]
 
 
-def _row(images: Video) -> Float[Tensor, "3 h w"]:
+def _row(images: Video) -> Sheet:
     enlarge = max(1, -(-SMALLEST_WIDTH // images.shape[-1]))
     images = images.repeat_interleave(enlarge, -1).repeat_interleave(enlarge, -2)
-    return torch.cat(list(images), dim=-1)
+    return _joined(list(images), dim=2)
+
+
+def _joined(images: list[Float[Tensor, "3 _ _"]], dim: int) -> Sheet:
+    shape = list(images[0].shape)
+    shape[dim] = GAP
+    between = [piece for image in images for piece in (torch.zeros(shape), image)]
+    return torch.cat(between[1:], dim)

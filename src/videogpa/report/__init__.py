@@ -1,0 +1,1 @@
+"""What the report page is made of: words, table, figures and clips."""

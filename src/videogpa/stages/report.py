@@ -1,0 +1,401 @@
+"""A finished run as one static page with its videos beside it; it opens from disk, without a server."""
+
+import csv
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from videogpa.artifact import CONFIG, MANIFEST, ROWS, Manifest, read_manifest, read_rows
+from videogpa.errors import InputError
+from videogpa.report.clips import (
+    ShownClip,
+    SourceClip,
+    letters,
+    show,
+    show_sheet,
+    show_truth,
+    spread_ranks,
+)
+from videogpa.report.figures import ARMS, Curve, histogram, ranked_gains, training_curves
+from videogpa.report.findings import Summary, decimals, evidence, headline, number, read_summary, remarks
+from videogpa.report.table import metric_facts, table_rows
+from videogpa.stages.evaluate import BASE, LARGEST_MOTION_CHANGE, SMALLEST_SHARPNESS
+from videogpa.stages.score import CONSISTENCY
+from videogpa.types import Candidate, EvalRow, PreferencePair, Prompt, Score
+
+PAGE = "index.html"
+OVERALL = "consistency"
+"""The name under which rows repeat the metric CONSISTENCY."""
+GUARDS = {
+    "motion": f"within {LARGEST_MOTION_CHANGE:.0%} of {BASE}'s",
+    "sharpness": f"at least {SMALLEST_SHARPNESS:.0%} of {BASE}'s",
+}
+EXAMPLES = 5
+PAIRS_SHOWN = 3
+DATA = "data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What one arm was trained with and what came of it; `rows` are the lines of its log."""
+
+    config: dict[str, Any]
+    outcome: dict[str, Any]
+    rows: list[dict[str, str]]
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether it is the control whose preferences mean nothing."""
+        return self.config["labels"] == "shuffled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """Everything that the page is made from, read and complete."""
+
+    folder: Path
+    evaluation: Path
+    records: dict[str, dict[str, Any]]
+    manifests: dict[str, Manifest]
+    held_out: dict[str, Prompt]
+    train_prompts: dict[str, Prompt]
+    candidates: dict[str, Candidate]
+    scores: dict[str, Score]
+    pairs: list[PreferencePair]
+    dropped: list[dict[str, str]]
+    trainings: dict[str, Training]
+    rows: list[EvalRow]
+    summary: Summary
+    primary: str
+    pair_metric: str
+
+    @property
+    def slots(self) -> dict[str, int]:
+        """Which of the style sheet's colours each trained arm has."""
+        return {arm: i % len(ARMS) for i, arm in enumerate(self.trainings)}
+
+
+def run(run_folder: Path, evaluation: Path, out: Path) -> Path:
+    """Write `index.html` and its clips into `out`; a report that is there is replaced in one step.
+
+    Raises:
+        InputError: the run or its evaluation is not complete (the message names what is missing), or `out`
+            holds something that is not a report.
+    """
+    finished = read_run(run_folder, evaluation)
+    with _replacing(out) as page:
+        context = _context(finished, page)
+        (page / DATA).mkdir()
+        for name in ("summary.json", ROWS):
+            shutil.copyfile(evaluation / name, page / DATA / name)
+        (page / PAGE).write_text(_render(context), encoding="utf-8")
+    return out
+
+
+def read_run(folder: Path, evaluation: Path) -> FinishedRun:
+    """All artifacts of a finished run.
+
+    Raises:
+        InputError: some are missing or not complete; the message names all of them.
+    """
+    parts = {
+        "training prompts": folder / "prompts" / "train",
+        "held-out prompts": folder / "prompts" / "held_out",
+        "candidates": folder / "candidates",
+        "scores": folder / "scores",
+        "pairs": folder / "pairs",
+        "evaluation": evaluation,
+    }
+    _require_complete(folder, parts)
+    summary = _without_alias(read_summary(evaluation / "summary.json"))
+    loras = {arm: folder / "lora" / arm for arm in summary.arms if arm != BASE}
+    _require_complete(folder, {f"LoRA {arm}": lora for arm, lora in loras.items()})
+    parts |= {f"LoRA {arm}": lora for arm, lora in loras.items()}
+    records = {name: json.loads((path / CONFIG).read_bytes()) for name, path in parts.items()}
+    trained_by = records["evaluation"]["config"]["trained_by"]
+    return FinishedRun(
+        folder=folder,
+        evaluation=evaluation,
+        records=records,
+        manifests={name: read_manifest(path) for name, path in parts.items()},
+        held_out={p.id: p for p in read_rows(parts["held-out prompts"], Prompt)},
+        train_prompts={p.id: p for p in read_rows(parts["training prompts"], Prompt)},
+        candidates={c.id: c for c in read_rows(parts["candidates"], Candidate)},
+        scores={s.id: s for s in read_rows(parts["scores"], Score)},
+        pairs=read_rows(parts["pairs"], PreferencePair),
+        dropped=json.loads((parts["pairs"] / "dropped.json").read_bytes()),
+        trainings={arm: _training(lora, records[f"LoRA {arm}"]) for arm, lora in loras.items()},
+        rows=read_rows(evaluation, EvalRow),
+        summary=summary,
+        primary=_metric(trained_by or OVERALL),
+        pair_metric=_metric(records["pairs"]["config"]["metric"]),
+    )
+
+
+def _context(run: FinishedRun, page: Path) -> dict[str, Any]:
+    """What the template writes; clips are put beside the page on the way."""
+    names = dict.fromkeys(m for values in run.summary.arms.values() for m in values)
+    facts = [metric_facts(name, run.primary, list(GUARDS)) for name in names]
+    truth = [f.name for f in facts if f.role == "truth"]
+    return {
+        "name": run.folder.absolute().name,
+        "headline": headline(run.summary, run.primary, truth),
+        "evidence": evidence(run.summary, run.primary),
+        "remarks": remarks(run.summary, [g for g in GUARDS if g in names]),
+        "summary": run.summary,
+        "primary": run.primary,
+        "groups": table_rows(run.summary, facts),
+        "facts": facts,
+        "limits": GUARDS,
+        "arm_slots": run.slots,
+        "base": BASE,
+        "held_out": _held_out(run),
+        "examples": _examples(run, page),
+        "preferences": _preferences(run, page),
+        "trainings": run.trainings,
+        "training_figures": _training_figures(run),
+        "provenance": _provenance(run),
+    }
+
+
+def _held_out(run: FinishedRun) -> dict[str, Any]:
+    return {
+        "prompts": len({r.prompt_id for r in run.rows}),
+        "seeds": run.records["evaluation"]["config"]["sample"]["candidates"],
+        "pairs": len({(r.prompt_id, r.seed) for r in run.rows}),
+        "resamples": run.records["evaluation"]["config"]["resamples"],
+    }
+
+
+def _examples(run: FinishedRun, page: Path) -> dict[str, Any] | None:
+    """Held-out samples spread evenly over the ranking by gain, and the ranking itself."""
+    if not run.summary.sides:
+        return None
+    arm, against = run.summary.sides[0]
+    comparison = run.summary.compared(arm, against).get(run.primary)
+    if comparison is None:
+        return None
+    values = {(r.arm, r.prompt_id, r.seed): r.metrics.get(run.primary) for r in run.rows}
+    sign = 1 if comparison.higher_is_better else -1
+    gains = sorted(
+        (
+            (sign * (ours - theirs), prompt_id, seed)
+            for (name, prompt_id, seed), ours in values.items()
+            if name == arm
+            and ours is not None
+            and (theirs := values.get((against, prompt_id, seed))) is not None
+        ),
+        reverse=True,
+    )
+    places = decimals([comparison])
+    lettered = letters(spread_ranks(len(gains), EXAMPLES))
+    shown = [
+        {
+            "letter": letter,
+            "rank": rank + 1,
+            "gain": number(gains[rank][0], places, signed=True),
+            "caption": run.held_out[gains[rank][1]].text,
+            "clips": _arm_clips(run, page, *gains[rank][1:], letter.lower()),
+        }
+        for rank, letter in lettered.items()
+    ]
+    return {
+        "arm": arm,
+        "against": against,
+        "count": len(gains),
+        "wins": sum(g > 0 for g, *_ in gains),
+        "places": places,
+        "shown": shown,
+        "median": shown[len(shown) // 2],
+        "figure": ranked_gains([g for g, *_ in gains], lettered, run.primary),
+    }
+
+
+def _arm_clips(run: FinishedRun, page: Path, prompt_id: str, seed: int, letter: str) -> list[ShownClip]:
+    """The true continuation, if there is one, and every arm's sample of one prompt and seed."""
+    clips = []
+    world = run.held_out[prompt_id].world
+    for row in run.rows:
+        if (row.prompt_id, row.seed) != (prompt_id, seed) or row.status == "failed":
+            continue
+        source = _arm_source(run, row, f"{letter}-{row.arm}")
+        if world is not None and not clips:
+            clips.append(show_truth(world, source.master, page, f"{letter}-truth"))
+        value = row.metrics.get(run.primary)
+        clips.append(show(source, page, label=row.arm, value=value, slot=run.slots.get(row.arm)))
+    return clips
+
+
+def _arm_source(run: FinishedRun, row: EvalRow, name: str) -> SourceClip:
+    id = row.id.removeprefix(f"{row.arm}/")
+    return SourceClip(
+        name=name,
+        master=run.evaluation / str(row.video),
+        preview=run.evaluation / "samples" / row.arm / "previews" / f"{id}.mp4",
+        geometry=run.evaluation / "scores" / row.arm / "geometry" / f"{id}.safetensors",
+    )
+
+
+def _preferences(run: FinishedRun, page: Path) -> dict[str, Any]:
+    """How candidates became pairs, and some of these, spread evenly over the ranking by margin."""
+    values = {i: v for i, s in run.scores.items() if (v := s.metrics.get(run.pair_metric)) is not None}
+    ranked = sorted(run.pairs, key=lambda p: (-p.margin, p.id))
+    chosen, rejected = [p.chosen_value for p in ranked], [p.rejected_value for p in ranked]
+    return {
+        "metric": run.pair_metric,
+        "prompts": len(run.train_prompts),
+        "candidates": len(run.candidates),
+        "failed": run.manifests["candidates"].failed + run.manifests["scores"].failed,
+        "judged": len(values),
+        "pairs": len(ranked),
+        "paired_prompts": len({p.prompt_id for p in ranked}),
+        "dropped": Counter(d["reason"] for d in run.dropped).most_common(),
+        "dropped_prompts": run.dropped,
+        "figure": histogram(list(values.values()), chosen, rejected, run.pair_metric),
+        "shown": [
+            _pair(run, page, ranked[rank], rank + 1, position)
+            for position, rank in enumerate(spread_ranks(len(ranked), PAIRS_SHOWN), start=1)
+        ],
+    }
+
+
+def _pair(run: FinishedRun, page: Path, pair: PreferencePair, rank: int, position: int) -> dict[str, Any]:
+    sides = []
+    for side, id, value in (
+        ("chosen", pair.chosen, pair.chosen_value),
+        ("rejected", pair.rejected, pair.rejected_value),
+    ):
+        row = run.candidates[id]
+        source = SourceClip(
+            name=f"pair{position}-{side}",
+            master=run.folder / "candidates" / str(row.video),
+            preview=run.folder / "candidates" / str(row.preview),
+            geometry=run.folder / "scores" / "geometry" / f"{id}.safetensors",
+        )
+        clip = show(source, page, label=side, value=value)
+        sides.append({"clip": clip, "sheet": show_sheet(source, page)})
+    caption = run.train_prompts[pair.prompt_id].text
+    return {"rank": rank, "margin": pair.margin, "caption": caption, "sides": sides}
+
+
+def _training_figures(run: FinishedRun) -> dict[str, str]:
+    """Every figure over the steps, all arms in one, under its explanation."""
+    shown = {
+        "loss": ("Loss", None, False),
+        "accuracy": ("Implicit accuracy", 0.5, True),
+        "chosen_change": ("Error on the chosen, against the base", 0.0, True),
+        "rejected_change": ("Error on the rejected, against the base", 0.0, True),
+    }
+    return {
+        title: training_curves(
+            {arm: _curve(t, column) for arm, t in run.trainings.items()},
+            title,
+            column,
+            level=level,
+            percent=percent,
+        )
+        for column, (title, level, percent) in shown.items()
+    }
+
+
+def _curve(training: Training, column: str) -> Curve:
+    held_out = [
+        (int(r["step"]), r[f"held_out_{column}"]) for r in training.rows if r.get(f"held_out_{column}")
+    ]
+    return Curve(
+        steps=[int(r["step"]) for r in training.rows],
+        values=[float(r[column]) for r in training.rows],
+        held_out_steps=[step for step, _ in held_out],
+        held_out_values=[float(value) for _, value in held_out],
+    )
+
+
+def _training(folder: Path, record: dict[str, Any]) -> Training:
+    with (folder / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    outcome = json.loads((folder / "training.json").read_bytes())
+    return Training(config=record["config"], outcome=outcome, rows=rows)
+
+
+def _provenance(run: FinishedRun) -> dict[str, Any]:
+    versions: dict[str, list[str]] = {}
+    for record in run.records.values():
+        for environment in record["environments"]:
+            for library, version in environment.items():
+                if version not in (known := versions.setdefault(library, [])):
+                    known.append(version)
+    return {
+        "stages": [
+            {
+                "name": name,
+                "manifest": run.manifests[name],
+                "seed": record["config"].get("seed", record["config"].get("sample", {}).get("seed")),
+                "inputs": record["inputs"],
+                "config": json.dumps(record["config"], indent=2, ensure_ascii=False),
+            }
+            for name, record in run.records.items()
+        ],
+        "versions": {library: ", ".join(found) for library, found in sorted(versions.items())},
+    }
+
+
+def _render(context: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("videogpa.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["places"] = number
+    return environment.get_template("page.html").render(context)
+
+
+def _metric(name: str) -> str:
+    return CONSISTENCY if name == OVERALL else name
+
+
+def _without_alias(summary: Summary) -> Summary:
+    return summary.model_copy(
+        update={
+            "arms": {
+                a: {m: v for m, v in values.items() if m != OVERALL} for a, values in summary.arms.items()
+            },
+            "comparisons": [c for c in summary.comparisons if c.metric != OVERALL],
+        }
+    )
+
+
+def _require_complete(folder: Path, parts: dict[str, Path]) -> None:
+    missing = [f"{name} ({path})" for name, path in parts.items() if not (path / MANIFEST).exists()]
+    if missing:
+        raise InputError(
+            f"{folder} is not a finished run: {', '.join(missing)} missing or not complete; "
+            "`videogpa run` with the same recipe and folder finishes it"
+        )
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A fresh folder that takes the place of `out` when the block ends well, and vanishes when not."""
+    if out.exists() and not (out / PAGE).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} holds other files than a report; choose another output folder")
+    fresh, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        if out.exists():
+            out.rename(old)
+        fresh.rename(out)
+    finally:
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)

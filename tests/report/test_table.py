@@ -1,0 +1,48 @@
+import pytest
+
+from tests.report.test_findings import comparison, summary
+from videogpa.report.table import TITLES, metric_facts, table_rows
+
+
+def facts(*names: str):
+    return [metric_facts(name, "cross_view", ["motion"]) for name in names]
+
+
+def test_metrics_are_grouped_by_their_part_in_the_evidence():
+    names = ("motion", "depth_agreement", "oracle_psnr", "cross_view")
+    found = summary(*(comparison(n, "better") for n in names))
+    groups = table_rows(found, facts(*names))
+    assert list(groups) == list(TITLES.values())
+    assert [row.metric.name for rows in groups.values() for row in rows] == list(reversed(names))
+
+
+def test_right_is_better_whatever_the_direction_of_the_metric():
+    found = summary(comparison("cross_view", "better"), comparison("oracle_flow_epe", "better"))
+    for rows in table_rows(found, facts("cross_view", "oracle_flow_epe")).values():
+        cell = rows[0].cells["dpo", "base"]
+        assert cell.tone == "better"
+        assert 50 < cell.strip.low < cell.strip.middle < cell.strip.high <= 96
+
+
+def test_guards_are_neither_better_nor_worse_but_a_share_of_the_base():
+    found = summary(comparison("motion", "worse"))
+    (row,) = table_rows(found, facts("motion"))[TITLES["guard"]]
+    assert row.cells["dpo", "base"].tone == "guard"
+    assert [row.means[arm].note for arm in ("base", "dpo")] == ["", "100.0%"]
+
+
+def test_what_was_not_measured_is_none():
+    found = summary(
+        comparison("cross_view", "better"), comparison("oracle_psnr", "better", against="dpo_random")
+    )
+    arms = found.arms | {"base": {"oracle_psnr": 20.0}}
+    (row,) = table_rows(found.model_copy(update={"arms": arms}), facts("cross_view"))[TITLES["primary"]]
+    assert row.means["base"] is None
+    assert row.cells["dpo", "dpo_random"] is None
+
+
+def test_texts_stand_for_their_values():
+    (row,) = table_rows(summary(comparison("cross_view", "better")), facts("cross_view"))[TITLES["primary"]]
+    cell = row.cells["dpo", "base"]
+    assert (cell.difference.value, cell.difference.text) == (pytest.approx(0.2), "+0.20")
+    assert (cell.low.text, cell.high.text, cell.win_rate.text) == ("+0.10", "+0.30", "75%")

@@ -1,0 +1,192 @@
+import itertools
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.stages.finished_run import Size, make
+from videogpa.artifact import read_rows
+from videogpa.errors import InputError
+from videogpa.stages import report
+from videogpa.types import PreferencePair
+
+VOID = {"meta", "link", "input", "img", "br"}
+
+
+class Page(HTMLParser):
+    """The page's elements with their attributes, its text without scripts, and what is not closed in order."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = make(tmp_path_factory.mktemp("runs") / "tiny", Size(train=3, candidates=3, held_out=2, seeds=2))
+    report.run(folder, folder / "evaluation", folder / "report")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(finished) -> str:
+    return (finished / "report" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html) -> Page:
+    return Page(html)
+
+
+def test_the_page_is_whole_and_needs_nothing_but_its_folder(finished, page, html):
+    assert not page.open
+    local = [a.get("src") or a.get("href") for _, a in page.elements]
+    for target in (t for t in local if t and not t.startswith(("#", "data:"))):
+        assert (finished / "report" / target).is_file(), target
+    assert "http" not in html
+    anchors = {a["href"][1:] for a in page.all("a") if (a.get("href") or "").startswith("#")}
+    ids = [a["id"] for _, a in page.elements if a.get("id")]
+    assert anchors <= set(ids)
+    assert len(ids) == len(set(ids))
+
+
+def test_no_number_is_missing(page):
+    words = set(re.findall(r"[A-Za-z]+", " ".join(page.text).lower()))
+    assert not words & {"nan", "inf", "undefined"}
+    assert all(math.isfinite(float(d["value"])) for d in page.all("data"))
+
+
+def test_the_table_has_the_numbers_of_the_summary(finished, html):
+    summary = json.loads((finished / "evaluation" / "summary.json").read_text())
+    rows = re.split(r'<tr role="row" data-metric="', html)[1:]
+    shown = {
+        r.split('"')[0]: [float(v) for v in re.findall(r'<data value="([^"]+)"', r.split("</tr>")[0])]
+        for r in rows
+    }
+    expected = {m: [arm[m] for arm in summary["arms"].values()] for m in summary["arms"]["base"]}
+    for c in summary["comparisons"]:
+        wins = [] if c["metric"] in report.GUARDS else [c["win_rate"]]
+        expected[c["metric"]] += [c["mean_difference"], *c["ci95"], *wins]
+    del expected["consistency"]
+    assert shown == expected
+
+
+def test_every_text_of_a_number_is_its_rounded_value(html):
+    for value, text in re.findall(r'<data value="([^"]+)">([^<]+)</data>', html):
+        written = float(text.replace("−", "-").rstrip("%")) / (100 if text.endswith("%") else 1)
+        places = len(text.rstrip("%").partition(".")[2]) + (2 if text.endswith("%") else 0)
+        assert written == pytest.approx(float(value), abs=0.5001 * 10**-places)
+
+
+def test_the_examples_are_spread_over_the_ranking_and_show_truth_and_all_arms(page, finished):
+    text = " ".join(" ".join(page.text).split())
+    ranks = [int(r) for r in re.findall(r"Rank (\d+) of 4 by gain", text)]
+    assert ranks == [1, 2, 3, 4]
+    videos = {a["src"] for a in page.all("video")}
+    for letter in "abcd":
+        clips = {f"videos/{letter}-{who}.mp4" for who in ("truth", "base", "dpo", "dpo_random")}
+        assert clips | {f"videos/{letter}-dpo-errors.mp4"} <= videos
+    assert all("muted" in a and "playsinline" in a and a.get("aria-label") for a in page.all("video"))
+    assert not any("autoplay" in a for a in page.all("video"))
+
+
+def test_the_pairs_come_with_their_sheets_and_the_dropped_prompts_with_reasons(finished, page):
+    text = " ".join(" ".join(page.text).split())
+    pairs = read_rows(finished / "pairs", PreferencePair)
+    dropped = json.loads((finished / "pairs" / "dropped.json").read_text())
+    assert f"{len(pairs)} pairs" in text
+    assert f"{len(dropped)} prompts gave none" in text
+    assert len([a for a in page.all("img") if a["src"].startswith("sheets/") and a["alt"]]) == 2 * len(pairs)
+
+
+def test_a_page_for_everybody(page, html):
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("h1")) == 1
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    assert all(a.get("alt") for a in page.all("img"))
+    assert "prefers-color-scheme: dark" in html
+    assert "prefers-reduced-motion: reduce" in html
+    assert "width=device-width" in html
+
+
+def test_the_folder_is_small_and_nothing_is_left_beside_it(finished):
+    files = [p for p in (finished / "report").rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) < 5_000_000
+    assert not [p for p in finished.iterdir() if p.name.startswith(".report")]
+
+
+def test_a_second_report_is_the_same_page_and_replaces_the_first(finished, html):
+    (finished / "report" / "stale.txt").write_text("from before")
+    report.run(finished, finished / "evaluation", finished / "report")
+    assert (finished / "report" / "index.html").read_text(encoding="utf-8") == html
+    assert not (finished / "report" / "stale.txt").exists()
+
+
+def test_a_report_that_fails_leaves_the_old_one(finished, tmp_path, monkeypatch):
+    def broken(context):
+        raise RuntimeError("stopped")
+
+    out = tmp_path / "report"
+    out.mkdir()
+    (out / "index.html").write_text("old")
+    monkeypatch.setattr(report, "_render", broken)
+    with pytest.raises(RuntimeError):
+        report.run(finished, finished / "evaluation", out)
+    assert [p.name for p in tmp_path.iterdir()] == ["report"]
+    assert (out / "index.html").read_text() == "old"
+
+
+def test_an_unfinished_run_is_refused_with_all_that_is_missing(finished, tmp_path):
+    unfinished = tmp_path / "run"
+    shutil.copytree(finished, unfinished, ignore=shutil.ignore_patterns("videos", "previews", "geometry"))
+    (unfinished / "scores" / "manifest.json").unlink()
+    shutil.rmtree(unfinished / "pairs")
+    with pytest.raises(InputError, match=r"scores .*pairs .*missing or not complete"):
+        report.run(unfinished, unfinished / "evaluation", unfinished / "report")
+    with pytest.raises(InputError, match="evaluation"):
+        report.run(tmp_path / "nowhere", tmp_path / "nowhere" / "evaluation", tmp_path / "out")
+
+
+def test_a_missing_lora_and_missing_clips_are_named(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("previews"))
+    with pytest.raises(InputError, match=r"previews/.* is missing"):
+        report.run(run, run / "evaluation", tmp_path / "out")
+    shutil.rmtree(run / "lora" / "dpo")
+    with pytest.raises(InputError, match="LoRA dpo"):
+        report.run(run, run / "evaluation", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_files_is_never_replaced(finished, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds other files"):
+        report.run(finished, finished / "evaluation", tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
