@@ -39,13 +39,13 @@ class Alignment:
     """World-to-camera extrinsics [t 3 4] with the first camera as the world, and how well they explain the clip.
 
     residual [t]: median colour difference (Euclidean, in [0, √3]) to the first frame over what both see.
-    unaligned [t]: the same had the camera stood still. overlap [t]: share of the first frame's pixels that are
-    still in view. displacement [t]: median motion in pixels.
+    chance [t]: the same for pixels half an image apart, that is, of unrelated content. overlap [t]: share of
+    the first frame's pixels that are still in view. displacement [t]: median motion in pixels. Residual and displacement are NaN without overlap.
     """
 
     extrinsics_w2c: Extrinsics
     residual: Float[Tensor, " t"]
-    unaligned: Float[Tensor, " t"]
+    chance: Float[Tensor, " t"]
     overlap: Float[Tensor, " t"]
     displacement: Float[Tensor, " t"]
 
@@ -153,7 +153,7 @@ def _residuals(
     return sampled.permute(2, 0, 1, 3) - level.colors, inside, pixels
 
 
-def _size(difference: Float[Tensor, "p t 3 n"]) -> Float[Tensor, "p t n"]:
+def _size(difference: Float[Tensor, "*b 3 n"]) -> Float[Tensor, "*b n"]:
     # Written out: torch's vector norm over a short axis takes longer than the rest of the alignment.
     return difference.square().sum(-2).sqrt()
 
@@ -217,16 +217,18 @@ def _cost(level: _Level, twists: Float[Tensor, "p t 6"]) -> Float[Tensor, " p"]:
 
 
 def _summary(level: _Level, twists: Float[Tensor, "t 6"]) -> Alignment:
-    difference, inside, pixels = _residuals(level, torch.stack([torch.zeros_like(twists), twists]))
-    unaligned, residual = torch.where(inside, _size(difference), torch.nan).nanmedian(-1).values
+    difference, inside, pixels = (x[0] for x in _residuals(level, twists[None]))
+    residual = torch.where(inside, _size(difference), torch.nan).nanmedian(-1).values
+    half = [side // 2 for side in level.images.shape[-2:]]
+    unrelated = level.images.roll(half, (-2, -1)).flatten(2) - level.colors
     height, width = level.images.shape[-2:]
     home = pixel_grid(height, width, like=pixels).flatten(0, 1)
-    moved = torch.where(inside[1], (pixels[1] - home).norm(dim=-1), torch.nan).nanmedian(-1).values
+    moved = torch.where(inside, (pixels - home).norm(dim=-1), torch.nan).nanmedian(-1).values
     still = torch.zeros(1)
     return Alignment(
         extrinsics_w2c=torch.cat([torch.eye(3, 4)[None], rigid(twists)]),
         residual=torch.cat([still, residual]),
-        unaligned=torch.cat([still, unaligned]),
-        overlap=torch.cat([still + 1, inside[1].float().mean(-1)]),
+        chance=torch.cat([still, _size(unrelated).median(-1).values]),
+        overlap=torch.cat([still + 1, inside.float().mean(-1)]),
         displacement=torch.cat([still, moved]),
     )

@@ -28,7 +28,8 @@ SMALLEST_CONTRAST = 0.02
 """Standard deviation of colours below which a frame shows nothing to align."""
 SMALLEST_MOTION = 0.25
 """Pixels (median, farthest frame, at working size) below which the clip counts as frozen."""
-LARGEST_RESIDUAL = 0.2
+LARGEST_RESIDUAL = 0.7
+"""Colour difference to the first frame, as a share of the difference between unrelated pixels."""
 SMALLEST_OVERLAP = 0.3
 TRUSTED_ERROR = 0.05
 """Expected error of log depth at which confidence is one half."""
@@ -124,7 +125,7 @@ def refuse_failed(poses: Alignment) -> None:
         raise CannotJudge("the frames do not move")
     if poses.overlap.min() < SMALLEST_OVERLAP:
         raise CannotJudge(f"a frame shares only {poses.overlap.min():.0%} of its view with the first one")
-    if poses.residual.max() > LARGEST_RESIDUAL:
+    if (poses.residual > LARGEST_RESIDUAL * poses.chance).any():
         raise CannotJudge("no camera pose makes the frames look like the first one")
 
 
