@@ -40,7 +40,8 @@ class Alignment:
 
     residual [t]: median colour difference (Euclidean, in [0, √3]) to the first frame over what both see.
     chance [t]: the same for pixels half an image apart, that is, of unrelated content. overlap [t]: share of
-    the first frame's pixels that are still in view. displacement [t]: median motion in pixels. Residual and displacement are NaN without overlap.
+    the first frame's pixels that are still in view. displacement [t]: median motion in pixels. Residual and
+    displacement are NaN without overlap.
     """
 
     extrinsics_w2c: Extrinsics
