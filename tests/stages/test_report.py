@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    folder = make(tmp_path_factory.mktemp("runs") / "tiny", Size(train=3, candidates=3, held_out=2, seeds=2))
+    folder = make(tmp_path_factory.mktemp("runs") / "tiny", Size(train=2, candidates=3, held_out=2, seeds=2))
     report.run(folder, folder / "evaluation", folder / "report")
     return folder
 
@@ -150,13 +150,13 @@ def test_a_second_report_is_the_same_page_and_replaces_the_first(finished, html)
 
 
 def test_a_report_that_fails_leaves_the_old_one(finished, tmp_path, monkeypatch):
-    def broken(context):
+    def broken(*_):
         raise RuntimeError("stopped")
 
     out = tmp_path / "report"
     out.mkdir()
     (out / "index.html").write_text("old")
-    monkeypatch.setattr(report, "_render", broken)
+    monkeypatch.setattr(report, "_context", broken)
     with pytest.raises(RuntimeError):
         report.run(finished, finished / "evaluation", out)
     assert [p.name for p in tmp_path.iterdir()] == ["report"]
