@@ -48,7 +48,9 @@ def test_version(videogpa):
 
 
 def test_a_bad_video_fails_alone(videogpa, clips, tmp_path):
-    code, _, err = videogpa("score", clips, "--geometry", "embedded", "--json", tmp_path / "s.json", "--workers", 1)
+    code, _, err = videogpa(
+        "score", clips, "--geometry", "embedded", "--json", tmp_path / "s.json", "--workers", 1
+    )
     result = json.loads((tmp_path / "s.json").read_text())
     by_name = {v["path"].split("/")[-1]: v for v in result["videos"]}
     assert code == 3
@@ -109,7 +111,9 @@ def test_wrong_input_is_one_clear_line(videogpa, tmp_path, arguments, message):
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):
     from videogpa.errors import InputError
 
-    monkeypatch.setattr(sys, "argv", ["videogpa", "pair", str(tmp_path / "no"), "--out", str(tmp_path), "--debug"])
+    monkeypatch.setattr(
+        sys, "argv", ["videogpa", "pair", str(tmp_path / "no"), "--out", str(tmp_path), "--debug"]
+    )
     with pytest.raises(InputError):
         cli.main()
 

@@ -73,7 +73,9 @@ def test_killed_and_rerun_is_the_same_run(undisturbed, tmp_path):
 
 def test_rerun_of_a_finished_run_computes_nothing(undisturbed):
     out, _ = undisturbed
-    before = {p: p.stat().st_mtime_ns for p in (out / "candidates").rglob("*") if p.is_file() and p.name != ".lock"}
+    before = {
+        p: p.stat().st_mtime_ns for p in (out / "candidates").rglob("*") if p.is_file() and p.name != ".lock"
+    }
     process = start(out)
     process.communicate()
     assert process.returncode == 0

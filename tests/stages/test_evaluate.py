@@ -14,13 +14,22 @@ from videogpa.stages.score import ScoreConfig
 from videogpa.types import EvalRow
 
 CFG = EvaluateConfig(
-    sample=SampleConfig(), score=ScoreConfig(geometry="embedded"), comparisons=(("dpo", "base"),), resamples=500
+    sample=SampleConfig(),
+    score=ScoreConfig(geometry="embedded"),
+    comparisons=(("dpo", "base"),),
+    resamples=500,
 )
 
 
 def rows(values: dict[str, dict[str, list[float | None]]]) -> list[EvalRow]:
     return [
-        EvalRow(id=f"{arm}/{i}", arm=arm, prompt_id=f"p{i // 2}", seed=i % 2, metrics={m: v[i] for m, v in by.items()})
+        EvalRow(
+            id=f"{arm}/{i}",
+            arm=arm,
+            prompt_id=f"p{i // 2}",
+            seed=i % 2,
+            metrics={m: v[i] for m, v in by.items()},
+        )
         for arm, by in values.items()
         for i in range(len(next(iter(by.values()))))
     ]

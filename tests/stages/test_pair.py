@@ -55,7 +55,9 @@ def test_pairs_are_disjoint_ordered_and_wide_enough(values, most, min_margin):
     found = form_pairs(cfg, "p", [score(k, v) for k, v in enumerate(values)])
     used = [c for p in found for c in (p.chosen, p.rejected)]
     assert len(used) == len(set(used)) <= 2 * most
-    assert all(p.margin > min_margin and math.isclose(p.margin, p.chosen_value - p.rejected_value) for p in found)
+    assert all(
+        p.margin > min_margin and math.isclose(p.margin, p.chosen_value - p.rejected_value) for p in found
+    )
     assert sorted((p.margin for p in found), reverse=True) == [p.margin for p in found]
 
 
@@ -66,7 +68,12 @@ def write_scores(folder, rows):
 
 
 def test_dropped_prompts_keep_their_reason(tmp_path):
-    rows = [score(0, 0.9), score(1, 0.2), score(0, None, prompt="q", reason="no texture"), score(1, 0.5, prompt="q")]
+    rows = [
+        score(0, 0.9),
+        score(1, 0.2),
+        score(0, None, prompt="q", reason="no texture"),
+        score(1, 0.5, prompt="q"),
+    ]
     write_scores(tmp_path / "scores", rows)
     out = pair.run(PairConfig(), tmp_path / "scores", tmp_path / "pairs")
     assert [p.prompt_id for p in read_rows(out, PreferencePair)] == ["p"]

@@ -4,6 +4,8 @@ The first frame is coded alone, every further pair of frames together; each 4x4 
 numbers by principal components. There is nothing to train: `fit_linear_autoencoder` solves for it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKLOutput
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 PixelVideo = Float[Tensor, "b 3 t h w"]
 """Pixels in [-1, 1], as diffusers' video autoencoders take them."""
 Codes = Float[Tensor, "b c f h w"]
+Patches = Float[Tensor, "b groups rows columns d"]
 
 
 class LinearVideoAutoencoder(ModelMixin, ConfigMixin):
@@ -26,8 +29,8 @@ class LinearVideoAutoencoder(ModelMixin, ConfigMixin):
         z_dim: int = 32,
         scale_factor_spatial: int = 4,
         scale_factor_temporal: int = 2,
-        latents_mean: tuple[float, ...] = (0.0,) * 32,
-        latents_std: tuple[float, ...] = (1.0,) * 32,
+        latents_mean: Sequence[float] = (0.0,) * 32,
+        latents_std: Sequence[float] = (1.0,) * 32,
     ):
         super().__init__()
         single = 3 * scale_factor_spatial**2
@@ -110,11 +113,11 @@ def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return mean, vectors.flip(1)[:, :count], values.flip(0)[:count]
 
 
-def _patches(x: PixelVideo, group: int, side: int) -> Float[Tensor, "b f h w d"]:
+def _patches(x: PixelVideo, group: int, side: int) -> Patches:
     x = x.unflatten(2, (-1, group)).unflatten(4, (-1, side)).unflatten(6, (-1, side))
     return x.permute(0, 2, 4, 6, 3, 1, 5, 7).flatten(4)
 
 
-def _frames(patches: Float[Tensor, "b f h w d"], group: int, side: int) -> PixelVideo:
+def _frames(patches: Patches, group: int, side: int) -> PixelVideo:
     x = patches.unflatten(4, (group, 3, side, side)).permute(0, 5, 1, 4, 2, 6, 3, 7)
     return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)

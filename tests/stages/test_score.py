@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from videogpa.artifact import open_artifact, read_rows
+from videogpa.errors import InputError
+from videogpa.geometry.base import load_prediction
+from videogpa.metrics import cross_view
+from videogpa.metrics.base import Clip
+from videogpa.stages import prompts, score
+from videogpa.stages.prompts import WorldPrompts
+from videogpa.stages.sample import SampleConfig
+from videogpa.stages.score import CONSISTENCY, ScoreConfig, jobs_for_paths, protocol_hash, scores_as_json
+from videogpa.types import Candidate, Prompt, Score
+from videogpa.video_io import read_video, write_master
+from videogpa.world.render import render
+from videogpa.world.scene import scene_from_spec
+
+CFG = ScoreConfig(geometry="embedded")
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory):
+    """The true continuations of three prompts, posing as samples; the third file is damaged."""
+    folder = tmp_path_factory.mktemp("score")
+    world = prompts.run_world(WorldPrompts(count=3, offset=9), folder / "prompts")
+    out = folder / "candidates"
+    with open_artifact(
+        out, stage="candidates", config=SampleConfig(), inputs={}, row_type=Candidate
+    ) as artifact:
+        rows = read_rows(world, Prompt)
+        for row in rows:
+            video = f"videos/{row.id}-0.mkv"
+            write_master(out / video, render(scene_from_spec(row.world), 9, 48, 48).rgb)
+            artifact.append(Candidate(id=f"{row.id}-0", prompt_id=row.id, seed=0, video=video))
+        artifact.finish([f"{r.id}-0" for r in rows])
+    (out / f"videos/{rows[2].id}-0.mkv").write_bytes(b"not a video")
+    return world, out
+
+
+def test_truth_scores_as_truth(candidates, tmp_path):
+    world, drawn = candidates
+    out = score.run(CFG, drawn, tmp_path / "s", prompts=world)
+    good = [s for s in read_rows(out, Score) if s.status == "ok"]
+    assert len(good) == 2
+    for row in good:
+        assert row.metrics["oracle_psnr"] > 45
+        assert row.metrics["oracle_ssim"] > 0.99
+        assert row.metrics["oracle_flow_epe"] < 0.6
+        assert row.metrics["consistency"] == row.metrics[CONSISTENCY]
+        assert row.frames == 9
+
+
+def test_a_damaged_video_is_a_failed_row_without_numbers(candidates, tmp_path):
+    _, drawn = candidates
+    out = score.run(CFG, drawn, tmp_path / "s")
+    failed = [s for s in read_rows(out, Score) if s.status == "failed"]
+    assert len(failed) == 1
+    assert failed[0].metrics == {}
+    assert failed[0].reason
+
+
+def test_metrics_can_be_recomputed_from_the_kept_geometry(candidates, tmp_path):
+    _, drawn = candidates
+    out = score.run(CFG, drawn, tmp_path / "s")
+    row = read_rows(out, Score)[0]
+    geometry = load_prediction(out / "geometry" / f"{row.id}.safetensors")
+    clip = Clip(frames=read_video(drawn / row.video), geometry=geometry)
+    assert cross_view.measure(clip) == pytest.approx(row.metrics["cross_view"], abs=1e-6)
+
+
+def test_oracles_need_the_world(candidates, tmp_path):
+    _, drawn = candidates
+    out = score.run(CFG, drawn, tmp_path / "s")
+    assert all(s.metrics["oracle_psnr"] is None for s in read_rows(out, Score) if s.status == "ok")
+
+
+def test_protocol_changes_with_what_is_measured():
+    hashes = {
+        protocol_hash(CFG),
+        protocol_hash(ScoreConfig(geometry="sfm")),
+        protocol_hash(ScoreConfig(geometry="embedded", max_frames=5)),
+        protocol_hash(ScoreConfig(geometry="embedded", metrics=("cross_view",))),
+    }
+    assert len(hashes) == 4
+    assert protocol_hash(CFG) == protocol_hash(ScoreConfig(geometry="embedded"))
+
+
+def test_unknown_metric_or_geometry_is_refused(candidates, tmp_path):
+    _, drawn = candidates
+    with pytest.raises(InputError, match="'beauty'"):
+        score.run(ScoreConfig(geometry="embedded", metrics=("beauty",)), drawn, tmp_path / "a")
+    with pytest.raises(InputError, match="'magic'"):
+        score.run(ScoreConfig(geometry="magic"), drawn, tmp_path / "b")
+
+
+def test_jobs_of_files_and_folders(tmp_path):
+    write_master(tmp_path / "d" / "b.mkv", torch.rand(3, 3, 16, 16))
+    write_master(tmp_path / "d" / "a.mkv", torch.rand(3, 3, 16, 16))
+    jobs = jobs_for_paths([tmp_path / "d", tmp_path / "missing.mp4"])
+    assert [j.video.name for j in jobs] == ["a.mkv", "b.mkv", "missing.mp4"]
+    assert len({j.id for j in jobs}) == 3
+    found = list(score.score_videos(CFG, jobs, workers=1))
+    by_id = {s.id: s for s in found}
+    assert by_id[jobs[2].id].status == "failed"
+    assert "does not exist" in by_id[jobs[2].id].reason
+    listed = scores_as_json(CFG, [by_id[j.id] for j in jobs])
+    assert [v["path"] for v in listed["videos"]] == [str(j.video) for j in jobs]
