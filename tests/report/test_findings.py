@@ -6,6 +6,7 @@ from videogpa.errors import InputError
 from videogpa.report.findings import (
     Comparison,
     Summary,
+    caveat,
     decimals,
     evidence,
     headline,
@@ -62,14 +63,14 @@ def test_a_confirmed_gain():
     ("primary", "truth", "expected"),
     [
         ("better", "unclear", "but against the true continuation nothing clear changed"),
-        ("better", "worse", "but it moved away from the true continuation"),
+        ("better", "worse", "but dpo moved away from the true continuation"),
         (
             "unclear",
             "unclear",
             "No clear gain: in cross_view, videos by dpo and by base cannot be told apart.",
         ),
-        ("unclear", "better", "cannot be told apart, but it came closer to the true continuation"),
-        ("worse", "worse", "hold together worse in 3D than those by base, and it moved away"),
+        ("unclear", "better", "cannot be told apart, but dpo came closer to the true continuation"),
+        ("worse", "worse", "hold together worse in 3D than those by base, and dpo moved away"),
     ],
 )
 def test_what_is_no_confirmed_gain_is_said_plainly(primary, truth, expected):
@@ -134,6 +135,11 @@ def test_the_evidence_has_the_numbers():
         "In cross_view, dpo reaches 0.50 and base 0.50: a difference of +0.20 "
         "(95% interval +0.10 to +0.30), better in 75% of 96 pairs."
     )
+
+
+def test_few_prompts_are_a_reason_for_doubt():
+    assert caveat(2) == "With only 2 prompts, no interval here can be trusted."
+    assert caveat(48) == ""
 
 
 def test_remarks_sort_the_metrics_by_verdict():

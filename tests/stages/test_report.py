@@ -134,6 +134,7 @@ def test_a_page_for_everybody(page, html):
     assert "prefers-color-scheme: dark" in html
     assert "prefers-reduced-motion: reduce" in html
     assert "width=device-width" in html
+    assert "With only 2 prompts" in html
 
 
 def test_the_folder_is_small_and_nothing_is_left_beside_it(finished):

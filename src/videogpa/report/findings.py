@@ -11,6 +11,8 @@ from videogpa.errors import InputError
 
 Verdict = Literal["better", "worse", "unclear"]
 LARGEST_DECIMALS = 6
+FEWEST_PROMPTS = 20
+"""Bootstrap intervals over fewer prompts are far too narrow."""
 PHRASES = {"cross_view": "hold together {} in 3D"}
 """How to say that a score is {better, worse}; other metrics are named."""
 
@@ -89,7 +91,7 @@ def headline(summary: Summary, primary: str, truth: Sequence[str]) -> str:
         return f"{arm} and {against} cannot be compared in {primary}."
     problems = summary.guards.get(arm, [])
     verdict = compared[primary].verdict
-    aside = _aside(compared, truth, verdict)
+    aside = _aside(arm, compared, truth, verdict)
     if verdict == "unclear":
         return f"No clear gain: in {primary}, videos by {arm} and by {against} cannot be told apart{aside}."
     if verdict == "worse":
@@ -114,6 +116,13 @@ def evidence(summary: Summary, primary: str) -> str:
     return (
         f"In {primary}, {arm} reaches {ours} and {against} {theirs}: a difference of {difference} "
         f"(95% interval {low} to {high}), better in {c.win_rate:.0%} of {c.n} pairs."
+    )
+
+
+def caveat(prompts: int) -> str:
+    """A warning where there are too few prompts for the intervals to be believed; otherwise empty."""
+    return (
+        "" if prompts >= FEWEST_PROMPTS else f"With only {prompts} prompts, no interval here can be trusted."
     )
 
 
@@ -143,7 +152,7 @@ def _phrase(metric: str, how: str) -> str:
     return PHRASES.get(metric, f"are {{}} in {metric}").format(how)
 
 
-def _aside(compared: dict[str, Comparison], truth: Sequence[str], primary: Verdict) -> str:
+def _aside(arm: str, compared: dict[str, Comparison], truth: Sequence[str], primary: Verdict) -> str:
     """What the true continuation adds to the primary metric's verdict."""
     verdicts = {compared[m].verdict for m in truth if m in compared}
     if not verdicts:
@@ -158,10 +167,10 @@ def _aside(compared: dict[str, Comparison], truth: Sequence[str], primary: Verdi
             return (
                 ", and the true continuation confirms it"
                 if primary == "better"
-                else ", but it came closer to the true continuation"
+                else f", but {arm} came closer to the true continuation"
             )
         case _:
-            return f", {agrees} it moved away from the true continuation"
+            return f", {agrees} {arm} moved away from the true continuation"
 
 
 def _not_beaten(summary: Summary, arm: str, against: str, primary: str) -> list[str]:

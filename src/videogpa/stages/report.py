@@ -24,7 +24,16 @@ from videogpa.report.clips import (
     spread_ranks,
 )
 from videogpa.report.figures import ARMS, Curve, histogram, ranked_gains, training_curves
-from videogpa.report.findings import Summary, decimals, evidence, headline, number, read_summary, remarks
+from videogpa.report.findings import (
+    Summary,
+    caveat,
+    decimals,
+    evidence,
+    headline,
+    number,
+    read_summary,
+    remarks,
+)
 from videogpa.report.table import metric_facts, table_rows
 from videogpa.stages.evaluate import BASE, LARGEST_MOTION_CHANGE, SMALLEST_SHARPNESS
 from videogpa.stages.score import CONSISTENCY
@@ -148,6 +157,7 @@ def _context(run: FinishedRun, page: Path) -> dict[str, Any]:
         "name": run.folder.absolute().name,
         "headline": headline(run.summary, run.primary, truth),
         "evidence": evidence(run.summary, run.primary),
+        "caveat": caveat(len({r.prompt_id for r in run.rows})),
         "remarks": remarks(run.summary, [g for g in GUARDS if g in names]),
         "summary": run.summary,
         "primary": run.primary,
