@@ -230,7 +230,7 @@ def _examples(run: FinishedRun, page: Path) -> dict[str, Any] | None:
 
 def _arm_clips(run: FinishedRun, page: Path, prompt_id: str, seed: int, letter: str) -> list[ShownClip]:
     """The true continuation, if there is one, and every arm's sample of one prompt and seed."""
-    clips = []
+    clips: list[ShownClip] = []
     world = run.held_out[prompt_id].world
     for row in run.rows:
         if (row.prompt_id, row.seed) != (prompt_id, seed) or row.status == "failed":
