@@ -25,7 +25,7 @@ from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_video
 from videogpa.world.truth import true_continuation
 
-SETTINGS = (4, 6, 8, 10, 15, 20)
+SETTINGS = (4, 6, 8, 10, 15)
 
 
 def main(
