@@ -193,7 +193,7 @@ def write_preview(path: Path, frames: Video, *, fps: float | int = 8, scale: int
     _, height, width, _ = images.shape
     images = np.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     with atomic_path(path) as temporary:
-        _encode(temporary, images, fps, "mp4", "libx264", "yuv420p", {"crf": "18"})
+        _encode(temporary, images, fps, "mp4", "libx264", "yuv420p", {"crf": "18", "preset": "veryfast"})
 
 
 def read_image(path: Path) -> Float[Tensor, "3 h w"]:
