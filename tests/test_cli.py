@@ -89,10 +89,9 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
         (["sample", "--out", "{tmp}/o"], "give either --prompts"),
         (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--model", "{tmp}/no"], "no"),
         (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--lora", "{tmp}/no"], "no"),
-        (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--frames", "8"], "8 frames do not fit"),
         (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--dtype", "float7"], "dtype"),
         (["prompts", "files", "{tmp}/no.txt", "--out", "{tmp}/o"], "cannot read prompts"),
-        (["prompts", "world", "--split", "test", "--out", "{tmp}/o"], "--split 'test'"),
+        (["prompts", "world", "--split", "test", "--out", "{tmp}/o"], "'test' is not one of"),
         (["pair", "{tmp}/no", "--out", "{tmp}/o"], "does not exist"),
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--lora", "nonsense"], "NAME=FOLDER"),
         (["run", "nonsense", "--out", "{tmp}/o"], "no recipes plug-in named 'nonsense'"),
@@ -105,6 +104,15 @@ def test_wrong_input_is_one_clear_line(videogpa, tmp_path, arguments, message):
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_what_no_prompt_can_be_drawn_with_names_the_reason(videogpa, tmp_path):
+    code, _, err = videogpa(
+        "sample", "--out", tmp_path / "o", "--prompt", "a room", "--frames", 8, "--workers", 1
+    )
+    assert code == 3
+    assert "8 frames do not fit" in err
     assert "Traceback" not in err
 
 

@@ -58,7 +58,7 @@ def test_lora_changes_the_sample_exactly_as_ours_does(kind, tmp_path):
     drawn = {}
     for name, lora in (("base", None), ("lora", str(tmp_path / "lora"))):
         cfg = SampleConfig(model=str(folder), lora=lora, candidates=1, steps=3, height=size, width=size)
-        out = sample.run(cfg, rows, tmp_path / name)
+        out = sample.run(cfg, rows, tmp_path / f"drawn_{name}")
         (row,) = read_rows(out, Candidate)
         ours = read_video(out / row.video)
         command = [

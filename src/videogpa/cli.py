@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer.exceptions import TyperException
 
 from videogpa import __version__
 from videogpa.errors import InputError, RowFailed
 from videogpa.plugin import Kind, available, describe
-from videogpa.types import Score
+from videogpa.types import AnyRow, Score
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(
     "Post-train video diffusion models so that what they draw holds together in 3D. "
@@ -289,7 +290,13 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
-        app(arguments, prog_name="videogpa")
+        raise SystemExit(app(arguments, prog_name="videogpa", standalone_mode=False) or 0)
+    except TyperException as error:
+        if not isinstance(error, typer.BadParameter) and "\n" in str(error):
+            # Called without arguments: the message is the help page.
+            print(error)
+            raise SystemExit(2) from None
+        _stop(error.format_message(), 2, debug)
     except KeyboardInterrupt:
         _stop("interrupted; run the same command again to go on", 130, debug)
     except InputError as error:
@@ -332,10 +339,13 @@ def _read_config(config_type, path: Path | None):
 
 
 def _exit_if_rows_failed(*artifacts: Path) -> None:
-    from videogpa.artifact import read_manifest
+    from videogpa.artifact import read_manifest, read_rows
 
     manifests = [read_manifest(folder) for folder in artifacts]
-    _exit_if_failed(sum(m.failed for m in manifests), sum(m.ok + m.failed for m in manifests))
+    failed = [row for folder in artifacts for row in read_rows(folder, AnyRow) if row.status == "failed"]
+    if failed:
+        print(f"videogpa: {failed[0].id}: {failed[0].reason}", file=sys.stderr)
+    _exit_if_failed(len(failed), sum(m.ok + m.failed for m in manifests))
 
 
 def _exit_if_failed(failed: int, total: int) -> None:

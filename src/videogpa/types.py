@@ -15,6 +15,12 @@ class Row(BaseModel):
     reason: str | None = None
 
 
+class AnyRow(Row):
+    """What all rows share, whatever else they hold."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
 class Prompt(Row):
     """What to draw: a caption, optionally a first frame, optionally the procedural scene it came from.
 
