@@ -43,7 +43,7 @@ def main(
     out: Annotated[Path, typer.Option(help="work folder")],
     model: str = "embedded",
     count: int = 210,
-    steps: int = 10,
+    steps: int = 8,
     workers: int = 2,
     result: Annotated[Path | None, typer.Option(help="where the CSV and JSON go, without suffix")] = None,
 ) -> None:

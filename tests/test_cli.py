@@ -87,8 +87,8 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
         (["score", "{tmp}/nothing_here"], "contains no video"),
         (["score", "{tmp}/x.mkv", "--geometry", "magic"], "no geometry plug-in named 'magic'"),
         (["sample", "--out", "{tmp}/o"], "give either --prompts"),
-        (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--model", "{tmp}/no"], "no"),
-        (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--lora", "{tmp}/no"], "no"),
+        (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--model", "{tmp}/no"], "does not exist"),
+        (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--lora", "{tmp}/no"], "does not exist"),
         (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--dtype", "float7"], "dtype"),
         (["prompts", "files", "{tmp}/no.txt", "--out", "{tmp}/o"], "cannot read prompts"),
         (["prompts", "world", "--split", "test", "--out", "{tmp}/o"], "'test' is not one of"),
@@ -113,7 +113,7 @@ def test_what_no_prompt_can_be_drawn_with_names_the_reason(videogpa, tmp_path):
     )
     assert code == 3
     assert "8 frames do not fit" in err
-    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) == 1
 
 
 def test_debug_shows_the_traceback(monkeypatch, tmp_path):

@@ -107,7 +107,7 @@ def sample(
     frames: int = 9,
     height: int = 48,
     width: int = 48,
-    steps: int = 10,
+    steps: int = 8,
     guidance_scale: float = 1.0,
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option()] = "float32",
     device: str = "cpu",
@@ -216,7 +216,7 @@ def evaluate(
     lora: Annotated[list[str], typer.Option(help="NAME=FOLDER, repeatable")],
     model: Model = "embedded",
     seeds: Annotated[int, typer.Option(min=1, help="videos per prompt and arm")] = 2,
-    steps: int = 10,
+    steps: int = 8,
     geometry: Geometry = "embedded",
     workers: Workers = CORES,
     overwrite: Overwrite = False,
@@ -343,14 +343,13 @@ def _exit_if_rows_failed(*artifacts: Path) -> None:
 
     manifests = [read_manifest(folder) for folder in artifacts]
     failed = [row for folder in artifacts for row in read_rows(folder, AnyRow) if row.status == "failed"]
-    if failed:
-        print(f"videogpa: {failed[0].id}: {failed[0].reason}", file=sys.stderr)
-    _exit_if_failed(len(failed), sum(m.ok + m.failed for m in manifests))
+    first = f"; first {failed[0].id}: {failed[0].reason}" if failed else ""
+    _exit_if_failed(len(failed), sum(m.ok + m.failed for m in manifests), first)
 
 
-def _exit_if_failed(failed: int, total: int) -> None:
+def _exit_if_failed(failed: int, total: int, first: str = "") -> None:
     if failed:
-        print(f"videogpa: {failed} of {total} rows failed", file=sys.stderr)
+        print(f"videogpa: {failed} of {total} rows failed{first}", file=sys.stderr)
         raise typer.Exit(SOME_FAILED)
 
 

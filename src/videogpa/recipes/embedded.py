@@ -1,4 +1,4 @@
-"""The whole method on the embedded models: ten minutes on two CPU cores."""
+"""The whole method on the embedded models, for two CPU cores."""
 
 from videogpa.run import RunConfig
 from videogpa.stages.evaluate import EvaluateConfig

@@ -31,7 +31,7 @@ class SampleConfig(BaseModel):
     frames: int = Field(default=9, ge=1)
     height: int = Field(default=48, ge=1)
     width: int = Field(default=48, ge=1)
-    steps: int = Field(default=10, ge=1)
+    steps: int = Field(default=8, ge=1)
     guidance_scale: float = Field(default=1.0, ge=0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"

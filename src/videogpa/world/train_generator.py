@@ -198,7 +198,7 @@ def train(
                 writer.writerow(
                     [
                         step + 1,
-                        f"{running / CHECKPOINT_EVERY:.4f}",
+                        f"{running / (step % CHECKPOINT_EVERY + 1):.4f}",
                         f"{value:.4f}",
                         f"{time.monotonic() - began:.0f}",
                     ]

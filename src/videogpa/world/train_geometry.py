@@ -94,7 +94,7 @@ def train(
             if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
                 figures = validate(_averaged(average), held_out).values()
                 seconds = time.monotonic() - began
-                row = (running / CHECKPOINT_EVERY, *figures)
+                row = (running / (step % CHECKPOINT_EVERY + 1), *figures)
                 writer.writerow([step + 1, *(f"{x:.4f}" for x in row), int(seconds)])
                 log.flush()
                 running = 0.0
