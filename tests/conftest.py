@@ -1,5 +1,7 @@
 """Every annotated shape and type of the package is checked at run time while the tests run."""
 
+from importlib import import_module
+
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -9,3 +11,20 @@ install_import_hook("videogpa", "beartype.beartype")
 # A shared machine is slow at times; no test of this project is about time.
 settings.register_profile("videogpa", deadline=None, derandomize=True)
 settings.load_profile("videogpa")
+
+
+def pytest_collectstart() -> None:
+    """Load the large libraries before the package does, in processes that run tests.
+
+    What a hooked module is the first to import is compiled anew every time: while such a module loads, bytecode
+    is looked for under the hook's own name.
+    """
+    for library in (
+        "diffusers.pipelines.wan.pipeline_wan_i2v",
+        "kornia",
+        "matplotlib.figure",
+        "peft",
+        "scipy.optimize",
+        "torch.utils.tensorboard",
+    ):
+        import_module(library)
