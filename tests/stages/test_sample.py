@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -12,6 +14,8 @@ from videogpa.stages.sample import SampleConfig, candidate_seed
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_video
 
+SIZE = 32
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -20,30 +24,36 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return prompts.run_world(WorldPrompts(count=2), tmp_path_factory.mktemp("prompts") / "p")
+    return prompts.run_world(WorldPrompts(count=2, size=SIZE), tmp_path_factory.mktemp("prompts") / "p")
+
+
+@pytest.fixture(scope="module")
+def whole(model, world, tmp_path_factory):
+    """An undisturbed run of one process."""
+    return sample.run(config(model), world, tmp_path_factory.mktemp("whole") / "c")
 
 
 def config(model, **changes) -> SampleConfig:
-    return SampleConfig(model=str(model), candidates=2, steps=2).model_copy(update=changes)
+    small = SampleConfig(model=str(model), candidates=2, steps=2, frames=5, height=SIZE, width=SIZE)
+    return small.model_copy(update=changes)
 
 
-def test_candidates_are_lossless_and_decodable_from_their_latents(model, world, tmp_path):
-    out = sample.run(config(model), world, tmp_path / "c")
-    rows = read_rows(out, Candidate)
+def test_candidates_are_lossless_and_decodable_from_their_latents(model, whole):
+    rows = read_rows(whole, Candidate)
     assert len(rows) == 4
     assert len({r.seed for r in rows}) == 4
     family = Family(model)
     for row in rows:
-        latents = load_tensors(out / row.latents)["latents"]
+        latents = load_tensors(whole / row.latents)["latents"]
         decoded = family.decode(latents[None])[0]
-        assert (decoded - read_video(out / row.video)).abs().max() <= 0.5 / 255 + 1e-5
-        assert "prompt_embeds" in load_tensors(out / row.conditioning)
-        assert (out / row.preview).stat().st_size > 0
+        assert (decoded - read_video(whole / row.video)).abs().max() <= 0.5 / 255 + 1e-5
+        assert "prompt_embeds" in load_tensors(whole / row.conditioning)
+        assert (whole / row.preview).stat().st_size > 0
 
 
-def test_a_killed_run_goes_on_where_it_stopped(model, world, tmp_path):
-    whole = sample.run(config(model), world, tmp_path / "whole")
-    cut = sample.run(config(model), world, tmp_path / "cut")
+def test_a_killed_run_goes_on_where_it_stopped(model, world, whole, tmp_path):
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
     (cut / MANIFEST).unlink()
     lines = (cut / "rows.jsonl").read_bytes().splitlines(keepends=True)
     (cut / "rows.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:20])
@@ -51,16 +61,14 @@ def test_a_killed_run_goes_on_where_it_stopped(model, world, tmp_path):
     assert (cut / MANIFEST).read_bytes() == (whole / MANIFEST).read_bytes()
 
 
-def test_the_number_of_workers_changes_nothing(model, world, tmp_path):
-    one = sample.run(config(model), world, tmp_path / "one", workers=1)
+def test_the_number_of_workers_changes_nothing(model, world, whole, tmp_path):
     two = sample.run(config(model), world, tmp_path / "two", workers=2)
-    assert (one / MANIFEST).read_bytes() == (two / MANIFEST).read_bytes()
+    assert (two / MANIFEST).read_bytes() == (whole / MANIFEST).read_bytes()
 
 
-def test_another_configuration_is_refused(model, world, tmp_path):
-    out = sample.run(config(model), world, tmp_path / "c")
+def test_another_configuration_is_refused(model, world, whole):
     with pytest.raises(InputError, match="steps 2 -> 3"):
-        sample.run(config(model, steps=3), world, out)
+        sample.run(config(model, steps=3), world, whole)
 
 
 def test_a_prompt_that_fails_is_a_failed_row(model, world, tmp_path, monkeypatch):
