@@ -107,7 +107,7 @@ def test_a_file_cut_anywhere_loses_only_the_row_being_written(tmp_path_factory, 
 def test_a_failure_is_never_a_number(tmp_path, value):
     with start(tmp_path) as opened:
         with pytest.raises(ValueError, match="JSON compliant"):
-            opened.append(score("a", value))
+            opened.append(score("a").model_copy(update={"metrics": {"consistency": value}}))
         opened.append(score("b"))
         assert list(opened.done) == ["b"]
         opened.finish(["b"])

@@ -2,7 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat
+
+MetricValues = dict[str, FiniteFloat | None]
+"""By metric; None where it cannot judge. NaN is refused: it would win or lose comparisons at random."""
 
 
 class Row(BaseModel):
@@ -45,12 +48,12 @@ class Candidate(Row):
 
 
 class Score(Row):
-    """What the metrics say about one video. A value is None where the metric cannot judge; `reason` says why."""
+    """What the metrics say about one video; where one cannot judge, `reason` says why."""
 
     prompt_id: str | None = None
     video: str
     frames: int = 0
-    metrics: dict[str, float | None] = {}
+    metrics: MetricValues = {}
     geometry: str | None = None
 
 
@@ -60,9 +63,9 @@ class PreferencePair(Row):
     prompt_id: str
     chosen: str
     rejected: str
-    chosen_value: float
-    rejected_value: float
-    margin: float
+    chosen_value: FiniteFloat
+    rejected_value: FiniteFloat
+    margin: FiniteFloat
 
 
 class EvalRow(Row):
@@ -72,4 +75,4 @@ class EvalRow(Row):
     prompt_id: str
     seed: int
     video: str | None = None
-    metrics: dict[str, float | None] = {}
+    metrics: MetricValues = {}

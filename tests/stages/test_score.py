@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 
 from videogpa.artifact import open_artifact, read_rows
 from videogpa.errors import InputError
 from videogpa.geometry.base import load_prediction
-from videogpa.metrics import cross_view
+from videogpa.metrics import cross_view, motion
 from videogpa.metrics.base import Clip
 from videogpa.stages import prompts, score
 from videogpa.stages.prompts import WorldPrompts
@@ -37,6 +39,12 @@ def candidates(tmp_path_factory):
     return world, out
 
 
+@pytest.fixture(scope="module")
+def scored(candidates, tmp_path_factory):
+    """The candidates without their prompts, so that no truth is known."""
+    return score.run(CFG, candidates[1], tmp_path_factory.mktemp("scored") / "s")
+
+
 def test_truth_scores_as_truth(candidates, tmp_path):
     world, drawn = candidates
     out = score.run(CFG, drawn, tmp_path / "s", prompts=world)
@@ -50,28 +58,36 @@ def test_truth_scores_as_truth(candidates, tmp_path):
         assert row.frames == 9
 
 
-def test_a_damaged_video_is_a_failed_row_without_numbers(candidates, tmp_path):
-    _, drawn = candidates
-    out = score.run(CFG, drawn, tmp_path / "s")
-    failed = [s for s in read_rows(out, Score) if s.status == "failed"]
+def test_a_damaged_video_is_a_failed_row_without_numbers(scored):
+    failed = [s for s in read_rows(scored, Score) if s.status == "failed"]
     assert len(failed) == 1
     assert failed[0].metrics == {}
     assert failed[0].reason
 
 
-def test_metrics_can_be_recomputed_from_the_kept_geometry(candidates, tmp_path):
+def test_metrics_can_be_recomputed_from_the_kept_geometry(candidates, scored):
     _, drawn = candidates
-    out = score.run(CFG, drawn, tmp_path / "s")
-    row = read_rows(out, Score)[0]
-    geometry = load_prediction(out / "geometry" / f"{row.id}.safetensors")
+    row = read_rows(scored, Score)[0]
+    geometry = load_prediction(scored / "geometry" / f"{row.id}.safetensors")
     clip = Clip(frames=read_video(drawn / row.video), geometry=geometry)
     assert cross_view.measure(clip) == pytest.approx(row.metrics["cross_view"], abs=1e-6)
 
 
-def test_oracles_need_the_world(candidates, tmp_path):
+def test_oracles_need_the_world(scored):
+    assert all(s.metrics["oracle_psnr"] is None for s in read_rows(scored, Score) if s.status == "ok")
+
+
+def test_a_metric_that_gives_no_number_has_no_value_and_the_others_keep_theirs(
+    candidates, tmp_path, monkeypatch
+):
     _, drawn = candidates
-    out = score.run(CFG, drawn, tmp_path / "s")
-    assert all(s.metrics["oracle_psnr"] is None for s in read_rows(out, Score) if s.status == "ok")
+    monkeypatch.setattr(motion, "measure", lambda clip: math.nan)
+    cfg = ScoreConfig(geometry="embedded", metrics=("motion", "sharpness"))
+    row = read_rows(score.run(cfg, drawn, tmp_path / "s"), Score)[0]
+    assert row.status == "ok"
+    assert row.metrics["motion"] is None
+    assert "motion: its value is nan" in row.reason
+    assert row.metrics["sharpness"] > 0
 
 
 def test_protocol_changes_with_what_is_measured():

@@ -1,5 +1,6 @@
 """Measure videos: geometry once, then every metric on it; a failure is a row with a reason, never a number."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -189,9 +190,14 @@ def _make_worker(cfg: ScoreConfig, keep: Path | None, pictures: Path | None) -> 
             if missing:
                 continue
             try:
-                values[name] = metric.measure(clip)
+                value = metric.measure(clip)
             except CannotJudge as unknown:
                 reasons.append(f"{name}: {unknown}")
+                continue
+            if math.isfinite(value):
+                values[name] = value
+            else:
+                reasons.append(f"{name}: its value is {value}")
         if pictures is not None:
             write_image(pictures / f"{job.id}.png", contact_sheet(frames, geometry))
         if CONSISTENCY in values:
