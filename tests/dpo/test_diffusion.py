@@ -73,6 +73,18 @@ def test_the_reference_is_the_base_model_bit_for_bit(family, ti2v_folder):
     assert not torch.equal(errors.chosen, errors.chosen_reference)
 
 
+def test_policy_and_reference_are_two_calls_of_one_model(family):
+    before = sum(p.numel() for p in family.transformer.parameters())
+    adapters = add_lora(family, rank=4, alpha=8.0, seed=0)
+    assert sum(p.numel() for p in family.transformer.parameters()) == before + sum(
+        p.numel() for p in adapters
+    )
+    calls = []
+    family.transformer.register_forward_hook(lambda module, args, output: calls.append(len(output[0])))
+    pair_errors(family, *batch(pairs=3))
+    assert calls == [6, 6]
+
+
 def test_gradients_reach_the_lora_and_nothing_else(family):
     add_lora(family, rank=4, alpha=8.0, seed=0)
     disturb(family)

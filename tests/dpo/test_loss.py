@@ -13,6 +13,7 @@ from videogpa.dpo.loss import (
     preference_logits,
     sft_loss,
 )
+from videogpa.stages.train import TrainConfig
 
 errors = st.floats(0, 2, width=32)
 
@@ -77,6 +78,24 @@ def test_losses_are_per_sample_and_float32_for_bfloat16_errors():
     for loss in (diffusion_dpo_loss(*sides, 5.0), anchored_dpo_loss(*sides, 5.0, 1.0), sft_loss(sides[0])):
         assert loss.shape == (6,)
         assert loss.dtype == torch.float32
+
+
+def test_small_differences_of_bfloat16_errors_are_not_lost():
+    """Differences of .29, .59 and 1.18 logits, far below a bfloat16 step of the terms that they come from."""
+    reference = torch.full((3,), 0.3, dtype=torch.bfloat16)
+    better = reference.float() - torch.tensor([0.29, 0.59, 1.18]) / 2000
+    logits = preference_logits(better, reference, reference, reference, 2000.0)
+    torch.testing.assert_close(logits, torch.tensor([0.29, 0.59, 1.18]), rtol=1e-3, atol=1e-3)
+
+
+def test_the_gradient_fades_where_a_pair_is_learnt():
+    """With the default beta, an advantage of 1 % of a usual error already counts as learnt."""
+    beta = TrainConfig().beta
+    learnt, even = torch.tensor([0.297, 0.3], requires_grad=True), torch.full((2,), 0.3)
+    diffusion_dpo_loss(learnt, even, even, even, beta).sum().backward()
+    weight = -learnt.grad / beta
+    assert weight.abs()[1] == pytest.approx(0.5)
+    assert weight.abs()[0] < 0.01
 
 
 def test_accuracy_is_against_the_reference():

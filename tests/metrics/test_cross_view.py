@@ -84,10 +84,11 @@ def test_a_clean_scene_scores_high_and_is_mostly_seen():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 2.0])
-def test_blur_does_not_pay(seed, sigma):
-    geometry = prediction(seed)
-    assert score(geometry, scenes.blur(geometry.images, sigma)) < score(geometry) + 0.005
+@pytest.mark.parametrize("motion", ["trucks right", "dollies forward", "orbits left"])
+def test_blur_does_not_pay(seed, motion):
+    geometry = prediction(seed, motion=motion)
+    blurred = [scenes.blur(geometry.images, sigma) for sigma in (0.5, 1.0, 2.0)]
+    assert strictly_falls([score(geometry), *(score(geometry, frames) for frames in blurred)])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -118,7 +119,7 @@ def test_freezing_the_second_half_does_not_pay():
         images=geometry.images[stops],
         extrinsics_w2c=geometry.extrinsics_w2c[stops],
     )
-    assert score(frozen) < score(geometry) + 0.02
+    assert score(frozen) < score(geometry) + 0.01
 
 
 def test_noise_and_grey_do_not_score_like_a_scene():

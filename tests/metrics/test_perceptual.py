@@ -55,6 +55,15 @@ def test_paper_reward_rises_with_wrong_poses():
     assert values[0] < 0.1
 
 
+def test_paper_reward_falls_as_a_clip_gets_darker():
+    """Whatever its values are, they are shares of full brightness: the range is never guessed from them."""
+    geometry = exact(rendered())
+    dark = [dataclasses.replace(geometry, images=geometry.images * gain) for gain in (1, 0.1, 1 / 255, 1e-4)]
+    values = [paper_reward.measure(as_clip(clip)) for clip in dark]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < 1e-4
+
+
 def test_paper_reward_keeps_the_published_weakness():
     """Poses so wrong that no frame sees another one: every frame explains itself and scores best."""
     geometry = exact(rendered())

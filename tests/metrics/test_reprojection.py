@@ -1,6 +1,7 @@
 import dataclasses
 import math
 
+import pytest
 import torch
 
 from tests.metrics.scenes import prediction, scale_depth
@@ -41,6 +42,13 @@ def test_own_points_are_in_the_cloud():
     apart[1, 0, 3] += 1000
     redrawn = paper_reprojection(dataclasses.replace(geometry, extrinsics_w2c=apart))
     torch.testing.assert_close(redrawn, geometry.images)
+
+
+@pytest.mark.parametrize("gain", [0.5, 1 / 255, 1e-4])
+def test_dark_clips_are_taken_as_they_are(gain):
+    geometry = prediction(frames=3)
+    darker = dataclasses.replace(geometry, images=geometry.images * gain)
+    assert torch.equal(paper_reprojection(darker), paper_reprojection(geometry) * gain)
 
 
 def test_unknown_depth_leaves_holes_of_zero():
