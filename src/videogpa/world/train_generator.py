@@ -6,9 +6,7 @@ Everything that happens in a step is a function of (seed, step), so an interrupt
 checkpoint as if nothing had happened. The learning rate is constant and falls linearly to zero over the last part.
 """
 
-import csv
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +15,11 @@ import torch
 import typer
 from diffusers import WanTransformer3DModel
 from jaxtyping import Float, Int
-from rich.progress import Progress
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import UMT5EncoderModel
 
+from videogpa.world import training_loop
 from videogpa.world.clips import read_clips, render_clips
 from videogpa.world.generator import (
     FLOW_SHIFT,
@@ -34,7 +32,7 @@ from videogpa.world.generator import (
     save_pipeline,
 )
 from videogpa.world.linear_autoencoder import LinearVideoAutoencoder, fit_linear_autoencoder
-from videogpa.world.muon import Muon
+from videogpa.world.training_loop import Plan
 
 TEXT_TO_VIDEO_SHARE = 0.1
 EMPTY_CAPTION_SHARE = 0.05
@@ -131,89 +129,48 @@ def train(
     """Train until `steps`, resuming from `out/checkpoint.pt` when there is one."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     vae = _autoencoder(out, clips)
     data = Clips(clips, vae, tokenizer)
     held_out = np.arange(len(data) - VALIDATION_CLIPS, len(data))
     text_encoder, transformer = build_text_encoder(len(tokenizer)), build_transformer()
     model = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
-    average = {k: v.clone() for k, v in model.state_dict().items()}
     matrices = [
         p for n, p in model.named_parameters() if p.ndim == 2 and ".blocks." in n and "table" not in n
     ]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    optimizers = [
-        Muon(matrices, lr=lr, weight_decay=0.01),
-        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.01),
-    ]
     if compile_blocks:
         transformer.compile_repeated_blocks()
-    start = 0
-    checkpoint = out / "checkpoint.pt"
-    source = checkpoint if checkpoint.exists() else restart_from
-    if source:
-        state = torch.load(source, weights_only=True)
-        model.load_state_dict(state["model"])
-        average = state["average"]
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        start = state["step"]
-    log = (out / "log.csv").open("a", newline="")
-    writer = csv.writer(log)
-    if start == 0:
-        writer.writerow(["step", "train_loss", "validation_loss", "seconds"])
-    running, began = 0.0, time.monotonic()
-    with Progress() as progress:
-        bar = progress.add_task("training the generator", total=steps, completed=start)
-        for step in range(start, steps):
-            rng = np.random.default_rng([seed, step])
-            torch.manual_seed(seed * 1_000_003 + step)
-            index = rng.integers(0, len(data) - VALIDATION_CLIPS, batch)
-            x0, tokens = data.batch(index, rng.random(batch) < 0.5)
-            tokens[torch.from_numpy(rng.random(batch) < EMPTY_CAPTION_SHARE)] = data.empty
-            image_given = torch.from_numpy(rng.random(batch) >= TEXT_TO_VIDEO_SHARE).float()
-            rate = lr * min(1, (step + 1) / 100, (steps - step) / (cooldown * steps))
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-            with sdpa_kernel(SDPBackend.MATH):
-                loss = flow_loss(
-                    transformer, embed(text_encoder, tokens), x0, torch.randn_like(x0),
-                    stratified_sigmas(rng, batch), image_given,
-                ).mean()  # fmt: skip
-                loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            decay = min(0.998, (step + 1) / (step + 20))
-            for k, v in model.state_dict().items():
-                average[k].lerp_(v, 1 - decay)
-            running += loss.item()
-            progress.advance(bar)
-            if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
-                value = _validate(model, average, data, held_out)
-                writer.writerow(
-                    [
-                        step + 1,
-                        f"{running / (step % CHECKPOINT_EVERY + 1):.4f}",
-                        f"{value:.4f}",
-                        f"{time.monotonic() - began:.0f}",
-                    ]
-                )
-                log.flush()
-                running = 0.0
-                state = {
-                    "step": step + 1,
-                    "model": model.state_dict(),
-                    "average": average,
-                    "optimizers": [o.state_dict() for o in optimizers],
-                }
-                torch.save(state, checkpoint.with_suffix(".tmp"))
-                checkpoint.with_suffix(".tmp").replace(checkpoint)
-    model.load_state_dict(average)
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        rng = np.random.default_rng([seed, step])
+        torch.manual_seed(seed * 1_000_003 + step)
+        index = rng.integers(0, len(data) - VALIDATION_CLIPS, batch)
+        x0, tokens = data.batch(index, rng.random(batch) < 0.5)
+        tokens[torch.from_numpy(rng.random(batch) < EMPTY_CAPTION_SHARE)] = data.empty
+        image_given = torch.from_numpy(rng.random(batch) >= TEXT_TO_VIDEO_SHARE).float()
+        eps, sigma = torch.randn_like(x0), stratified_sigmas(rng, batch)
+        return flow_loss(transformer, embed(text_encoder, tokens), x0, eps, sigma, image_given).mean()
+
+    plan = Plan(
+        steps=steps,
+        lr=lr,
+        warmup=100,
+        cooldown=cooldown,
+        average_decay=0.998,
+        weight_decay=0.01,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
+    with sdpa_kernel(SDPBackend.MATH):
+        training_loop.train(
+            model,
+            matrices,
+            out,
+            plan,
+            loss_of=loss_of,
+            validate=lambda: {"validation_loss": _validate(model, data, held_out)},
+            description="training the generator",
+            restart_from=restart_from,
+        )
     save_pipeline(
         out / "pipeline",
         tokenizer=tokenizer,
@@ -233,12 +190,8 @@ def train(
 
 
 @torch.no_grad()
-def _validate(
-    model: torch.nn.ModuleDict, average: dict[str, Tensor], data: Clips, index: np.ndarray
-) -> float:
-    """Averaged weights on held-out clips, image given, always the same noise."""
-    current = {k: v.clone() for k, v in model.state_dict().items()}
-    model.load_state_dict(average)
+def _validate(model: torch.nn.ModuleDict, data: Clips, index: np.ndarray) -> float:
+    """Loss on held-out clips, image given, always the same noise."""
     generator = torch.Generator().manual_seed(0)
     losses = []
     for part in np.array_split(index, 4):
@@ -247,7 +200,6 @@ def _validate(
         sigma = stratified_sigmas(np.random.default_rng(0), len(part))
         prompt_embeds = embed(model["text_encoder"], tokens)
         losses.append(flow_loss(model["transformer"], prompt_embeds, x0, eps, sigma, torch.ones(len(part))))
-    model.load_state_dict(current)
     return float(torch.cat(losses).mean())
 
 

@@ -6,10 +6,8 @@ Everything that happens in a step is a function of (seed, step), so an interrupt
 checkpoint as if nothing had happened.
 """
 
-import csv
 import json
 import math
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -17,16 +15,16 @@ import numpy as np
 import torch
 import typer
 from jaxtyping import Bool, Float
-from rich.progress import Progress
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from videogpa.geometry.embedded_network import LOG_DEPTH_CENTER, GeometryNetwork
 from videogpa.tensors import Depth, Intrinsics, Video
+from videogpa.world import training_loop
 from videogpa.world.frames import CHANNELS, read_frames, render_frames
-from videogpa.world.muon import Muon
 from videogpa.world.render import world_intrinsics
+from videogpa.world.training_loop import Plan
 
 TRAINING_SEED, VALIDATION_SEED = 5_000_000, 6_500_000
 VALIDATION_SCENES = 400
@@ -45,68 +43,37 @@ def train(
 ) -> GeometryNetwork:
     """Train until `steps`, resuming from `out/checkpoint.pt` when there is one; the averaged weights."""
     torch.manual_seed(seed)
-    out.mkdir(parents=True, exist_ok=True)
     model = GeometryNetwork()
-    average = {k: v.clone() for k, v in model.state_dict().items()}
     matrices = [p for n, p in model.named_parameters() if p.ndim >= 2 and "head" not in n]
-    chosen = {id(p) for p in matrices}
-    rest = [p for p in model.parameters() if id(p) not in chosen]
-    optimizers = [
-        Muon(matrices, lr=lr, weight_decay=0.01),
-        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
     height, width = data.shape[-2:]
     intrinsics = world_intrinsics(height, width, batch)
-    checkpoint, start = out / "checkpoint.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        average = state["average"]
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        start = state["step"]
-    log = (out / "log.csv").open("a", newline="")
-    writer = csv.writer(log)
-    if start == 0:
-        writer.writerow(["step", "train_loss", *FIGURES, "seconds"])
-    running, began = 0.0, time.monotonic()
-    with Progress() as progress:
-        bar = progress.add_task("training the geometry network", total=steps, completed=start)
-        for step in range(start, steps):
-            rng = np.random.default_rng([seed, step])
-            truth = data[torch.from_numpy(rng.integers(0, len(data), batch))].float()
-            truth = mirror(truth, torch.from_numpy(rng.random(batch) < 0.5))
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = lr * min(1, (step + 1) / 50, (steps - step) / (0.5 * steps))
-            answer = model.answer(degrade(truth[:, CHANNELS["rgb"]], rng), intrinsics)
-            loss = geometry_loss(answer, truth, intrinsics)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            decay = min(0.995, (step + 1) / (step + 10))
-            for k, v in model.state_dict().items():
-                average[k] = average[k].lerp(v, 1 - decay) if v.is_floating_point() else v.clone()
-            running += loss.item()
-            progress.advance(bar)
-            if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == steps:
-                figures = validate(_averaged(average), held_out).values()
-                seconds = time.monotonic() - began
-                row = (running / (step % CHECKPOINT_EVERY + 1), *figures)
-                writer.writerow([step + 1, *(f"{x:.4f}" for x in row), int(seconds)])
-                log.flush()
-                running = 0.0
-                state = {
-                    "step": step + 1,
-                    "model": model.state_dict(),
-                    "average": average,
-                    "optimizers": [o.state_dict() for o in optimizers],
-                }
-                torch.save(state, checkpoint.with_suffix(".tmp"))
-                checkpoint.with_suffix(".tmp").replace(checkpoint)
-    return _averaged(average)
+
+    def loss_of(step: int) -> Float[Tensor, ""]:
+        rng = np.random.default_rng([seed, step])
+        truth = data[torch.from_numpy(rng.integers(0, len(data), batch))].float()
+        truth = mirror(truth, torch.from_numpy(rng.random(batch) < 0.5))
+        answer = model.answer(degrade(truth[:, CHANNELS["rgb"]], rng), intrinsics)
+        return geometry_loss(answer, truth, intrinsics)
+
+    plan = Plan(
+        steps=steps,
+        lr=lr,
+        warmup=50,
+        cooldown=0.5,
+        average_decay=0.995,
+        weight_decay=0.0,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
+    training_loop.train(
+        model,
+        matrices,
+        out,
+        plan,
+        loss_of=loss_of,
+        validate=lambda: validate(model, held_out),
+        description="training the geometry network",
+    )
+    return model
 
 
 def geometry_loss(
@@ -199,12 +166,6 @@ def export(model: GeometryNetwork, folder: Path, settings: dict) -> None:
     }
     save_file(weights, folder / "network.safetensors")
     (folder / "training.json").write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def _averaged(average: dict[str, Tensor]) -> GeometryNetwork:
-    model = GeometryNetwork()
-    model.load_state_dict(average)
-    return model.eval()
 
 
 def _on_one_surface(log_depth: Depth) -> Bool[Tensor, "n h-2 w-2"]:
