@@ -1,6 +1,11 @@
+import dataclasses
+import math
+
 import pytest
+import torch
 
 from tests.metrics.scenes import exact, rendered, truth
+from videogpa.errors import CannotJudge
 from videogpa.metrics.base import Clip
 from videogpa.plugin import available, load
 
@@ -26,3 +31,12 @@ def test_every_metric_keeps_the_contract(name):
     value = metric.measure(declared)
     assert isinstance(value, float)
     assert value == metric.measure(full)
+
+
+@pytest.mark.parametrize("name", [n for n in available("metrics") if "geometry" in load("metrics", n).NEEDS])
+def test_cameras_that_are_not_finite_have_no_value(name):
+    render = rendered()
+    geometry = exact(render)
+    broken = dataclasses.replace(geometry, extrinsics_w2c=torch.full_like(geometry.extrinsics_w2c, math.nan))
+    with pytest.raises(CannotJudge, match="not finite"):
+        load("metrics", name).measure(Clip(frames=render.rgb, geometry=broken))

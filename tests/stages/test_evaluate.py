@@ -86,6 +86,7 @@ def test_guards_name_blur_and_lost_motion():
     assert guard_problems(base, {"sharpness": 0.099, "motion": 0.41}) == []
     assert "sharpness" in guard_problems(base, {"sharpness": 0.09, "motion": 0.4})[0]
     assert "motion" in guard_problems(base, {"sharpness": 0.1, "motion": 0.37})[0]
+    assert guard_problems(base, {"sharpness": 0.1}) == ["motion could not be measured"]
 
 
 def test_unknown_arm_is_refused(tmp_path):

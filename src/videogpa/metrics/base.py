@@ -54,11 +54,14 @@ def geometry_of(clip: Clip) -> GeometryPrediction:
     """The clip's geometry.
 
     Raises:
-        CannotJudge: it has none.
+        CannotJudge: it has none, or its cameras are not finite.
     """
-    if clip.geometry is None:
+    geometry = clip.geometry
+    if geometry is None:
         raise CannotJudge("no geometry was recovered")
-    return clip.geometry
+    if not (geometry.extrinsics_w2c.isfinite().all() and geometry.intrinsics.isfinite().all()):
+        raise CannotJudge("the cameras are not finite")
+    return geometry
 
 
 def truth_of(clip: Clip) -> Truth:

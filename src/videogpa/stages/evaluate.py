@@ -18,6 +18,7 @@ from videogpa.types import Candidate, EvalRow, Score
 from videogpa.weights import lora_folder
 
 BASE = "base"
+GUARDED = ("sharpness", "motion")
 SMALLEST_SHARPNESS = 0.95
 LARGEST_MOTION_CHANGE = 0.05
 
@@ -94,10 +95,12 @@ def summarize(cfg: EvaluateConfig, rows: Sequence[EvalRow]) -> dict[str, Any]:
 
 def guard_problems(base: Mapping[str, float], arm: Mapping[str, float]) -> list[str]:
     """Why an arm is disqualified; empty when sharpness and motion are kept."""
-    problems = []
-    if "sharpness" in base and arm["sharpness"] < SMALLEST_SHARPNESS * base["sharpness"]:
+    problems = [f"{m} could not be measured" for m in GUARDED if m not in base or m not in arm]
+    if problems:
+        return problems
+    if arm["sharpness"] < SMALLEST_SHARPNESS * base["sharpness"]:
         problems.append(f"sharpness is {arm['sharpness'] / base['sharpness']:.1%} of the base's")
-    if "motion" in base and abs(arm["motion"] / base["motion"] - 1) > LARGEST_MOTION_CHANGE:
+    if abs(arm["motion"] / base["motion"] - 1) > LARGEST_MOTION_CHANGE:
         problems.append(f"motion is {arm['motion'] / base['motion']:.1%} of the base's")
     return problems
 
