@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 KILLS = 3
+KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
+"""Fresh runs that are killed, each KILLS times; raise it to try harder than a test suite has time for."""
 COMMAND = [sys.executable, "-m", "videogpa.cli", "run", "quick", "--workers", "2", "--out"]
 
 
@@ -54,7 +56,8 @@ def test_run_ends_with_everything(undisturbed):
     assert (out / "report/index.html").stat().st_size > 1000
 
 
-def test_killed_and_rerun_is_the_same_run(undisturbed, tmp_path):
+@pytest.mark.parametrize("_round", range(KILL_ROUNDS))
+def test_killed_and_rerun_is_the_same_run(undisturbed, tmp_path, _round):
     finished, seconds = undisturbed
     out = tmp_path / "killed"
     instants = random.Random(time.time_ns())
@@ -65,6 +68,7 @@ def test_killed_and_rerun_is_the_same_run(undisturbed, tmp_path):
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        print(f"exit status {process.returncode}")
     process = start(out)
     process.communicate()
     assert process.returncode == 0
