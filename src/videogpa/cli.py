@@ -179,13 +179,20 @@ def pair(
     pairs_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
     min_margin: Annotated[float, typer.Option(min=0.0)] = 0.0,
     motion_match: Annotated[float | None, typer.Option(help="0.1: motion of the two within 10 %")] = None,
+    least_motion: Annotated[
+        float | None, typer.Option(help="1: the chosen moves at least as much as the rejected")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Form preference pairs from scores."""
     from videogpa.stages.pair import PairConfig, run
 
     cfg = PairConfig(
-        metric=metric, pairs_per_prompt=pairs_per_prompt, min_margin=min_margin, motion_match=motion_match
+        metric=metric,
+        pairs_per_prompt=pairs_per_prompt,
+        min_margin=min_margin,
+        motion_match=motion_match,
+        least_motion=least_motion,
     )
     print(run(cfg, scores, out, overwrite=overwrite))
 

@@ -48,6 +48,12 @@ def test_motion_must_match():
     assert (found.chosen, found.rejected) == ("p-1", "p-2")
 
 
+def test_the_chosen_may_be_asked_not_to_be_the_calmer_one():
+    group = [score(0, 0.9, motion=0.9), score(1, 0.5, motion=1.2), score(2, 0.1, motion=1.0)]
+    (found,) = form_pairs(PairConfig(least_motion=1.0), "p", group)
+    assert (found.chosen, found.rejected) == ("p-1", "p-2")
+
+
 def test_unknown_motion_matches_nothing():
     assert not form_pairs(PairConfig(motion_match=0.1), "p", [score(0, 0.9, motion=None), score(1, 0.1)])
 

@@ -16,8 +16,9 @@ class PairConfig(BaseModel):
     """Which candidates become pairs.
 
     The widest margins of a prompt come first; a candidate is used once. `min_margin` is in the metric's unit.
-    `motion_match` 0.1 lets the motion of the two differ by 10 %: without it, the calmer of
-    two videos tends to win and the model learns to stand still.
+    `motion_match` 0.1 lets the motion of the two differ by 10 %: without it, the calmer of two videos tends
+    to win and the model learns to stand still. `least_motion` is the smallest allowed ratio of the chosen's
+    motion to the rejected's; 1 means that the chosen is never the calmer one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +27,7 @@ class PairConfig(BaseModel):
     pairs_per_prompt: int = Field(default=1, ge=1)
     min_margin: float = Field(default=0.0, ge=0)
     motion_match: float | None = Field(default=None, gt=0)
+    least_motion: float | None = Field(default=None, gt=0)
 
 
 def run(cfg: PairConfig, scores: Path, out: Path, *, overwrite: bool = False) -> Path:
@@ -98,13 +100,14 @@ def form_pairs(cfg: PairConfig, prompt_id: str, group: list[Score]) -> list[Pref
     return pairs
 
 
-def _motion_matches(cfg: PairConfig, first: float | None, second: float | None) -> bool:
-    if cfg.motion_match is None:
+def _motion_matches(cfg: PairConfig, chosen: float | None, rejected: float | None) -> bool:
+    if cfg.motion_match is None and cfg.least_motion is None:
         return True
-    if not first or not second:
+    if not chosen or not rejected:
         return False
-    ratio = first / second
-    return max(ratio, 1 / ratio) <= 1 + cfg.motion_match
+    ratio = chosen / rejected
+    alike = cfg.motion_match is None or max(ratio, 1 / ratio) <= 1 + cfg.motion_match
+    return alike and (cfg.least_motion is None or ratio >= cfg.least_motion)
 
 
 def _why_none(cfg: PairConfig, group: list[Score]) -> str:
