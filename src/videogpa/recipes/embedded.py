@@ -20,12 +20,14 @@ def recipe(seed: int = 0) -> RunConfig:
     dpo = TrainConfig(
         objective="anchored",
         beta=2000.0,
-        anchor=5.0,
+        anchor=1.0,
         rank=16,
         alpha=16.0,
-        steps=120,
+        steps=100,
         batch_pairs=4,
-        learning_rate=2e-4,
+        learning_rate=4e-4,
+        evaluation_draws=2,
+        evaluate_every=25,
         seed=seed,
     )
     return RunConfig(
@@ -33,7 +35,7 @@ def recipe(seed: int = 0) -> RunConfig:
         held_out_prompts=WorldPrompts(split="held_out", count=48),
         sample=drawn,
         score=score,
-        pair=PairConfig(pairs_per_prompt=2, motion_match=0.15),
+        pair=PairConfig(pairs_per_prompt=3, motion_match=0.15, least_motion=0.95),
         trainings={"dpo": dpo, "dpo_random": dpo.model_copy(update={"labels": "shuffled"})},
         evaluate=EvaluateConfig(
             sample=drawn.model_copy(update={"candidates": 2, "seed": 1_000, "keep_latents": False}),
