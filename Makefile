@@ -17,7 +17,7 @@ demo: $(READY)
 	$(BIN)/videogpa run embedded --out runs/demo
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -28,3 +29,8 @@ def pytest_collectstart() -> None:
         "torch.utils.tensorboard",
     ):
         import_module(library)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs take longest: they start first, so that the others fill the time beside them."""
+    items.sort(key=lambda item: item.path.name != "test_run.py")

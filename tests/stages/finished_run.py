@@ -23,7 +23,7 @@ from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
 from videogpa.stages.train import TrainConfig
 from videogpa.types import Candidate, EvalRow, Prompt, Row, Score
-from videogpa.video_io import write_master, write_preview
+from videogpa.video_io import write_master
 from videogpa.world.render import Render, render
 from videogpa.world.scene import scene_from_spec
 from videogpa.world.truth import exact_geometry
@@ -68,13 +68,10 @@ def _samples(
         for prompt in read_rows(source, Prompt):
             for k in range(cfg.candidates):
                 id = f"{prompt.id}-{k}"
-                row = Candidate(
-                    id=id, prompt_id=prompt.id, seed=k, video=f"videos/{id}.mkv", preview=f"previews/{id}.mp4"
-                )
+                row = Candidate(id=id, prompt_id=prompt.id, seed=k, video=f"videos/{id}.mkv")
                 clip = _rendered(json.dumps(prompt.world))
                 strength, frames = _shaken(clip, row, jitter)
                 write_master(candidates / str(row.video), frames)
-                write_preview(candidates / str(row.preview), frames)
                 save_prediction(scores / "geometry" / f"{id}.safetensors", exact_geometry(clip, frames))
                 rows.append(row)
                 measured.append(_score(row, strength))

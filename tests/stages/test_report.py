@@ -166,7 +166,7 @@ def test_a_report_that_fails_leaves_the_old_one(finished, tmp_path, monkeypatch)
 
 def test_an_unfinished_run_is_refused_with_all_that_is_missing(finished, tmp_path):
     unfinished = tmp_path / "run"
-    shutil.copytree(finished, unfinished, ignore=shutil.ignore_patterns("videos", "previews", "geometry"))
+    shutil.copytree(finished, unfinished, ignore=shutil.ignore_patterns("videos", "geometry"))
     (unfinished / "scores" / "manifest.json").unlink()
     shutil.rmtree(unfinished / "pairs")
     with pytest.raises(InputError, match=r"scores .*pairs .*missing or not complete"):
@@ -177,8 +177,8 @@ def test_an_unfinished_run_is_refused_with_all_that_is_missing(finished, tmp_pat
 
 def test_a_missing_lora_and_missing_clips_are_named(finished, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("previews"))
-    with pytest.raises(InputError, match=r"previews/.* is missing"):
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("videos"))
+    with pytest.raises(InputError, match=r"videos/.*\.mkv"):
         report.run(run, run / "evaluation", tmp_path / "out")
     shutil.rmtree(run / "lora" / "dpo")
     with pytest.raises(InputError, match="LoRA dpo"):

@@ -14,7 +14,7 @@ def recipe(seed: int = 0) -> RunConfig:
 
     `seed` decides the candidates' noise and the training; the evaluation is the same for every seed.
     """
-    drawn = SampleConfig(candidates=6, seed=seed, steps=8)
+    drawn = SampleConfig(candidates=6, seed=seed, steps=8, previews=False)
     # What pairs need; held-out videos are measured by everything.
     score = ScoreConfig(geometry="embedded", metrics=("cross_view", "depth_agreement", "motion", "sharpness"))
     dpo = TrainConfig(
@@ -27,7 +27,7 @@ def recipe(seed: int = 0) -> RunConfig:
         batch_pairs=4,
         learning_rate=4e-4,
         evaluation_draws=2,
-        evaluate_every=25,
+        evaluate_every=50,
         seed=seed,
     )
     return RunConfig(

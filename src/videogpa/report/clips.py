@@ -1,6 +1,5 @@
 """The clips that a page shows: which ones, by a fixed rule, and their files beside the page."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from videogpa.contact_sheet import contact_sheet, error_colors
-from videogpa.errors import InputError
 from videogpa.geometry.base import load_prediction
 from videogpa.metrics.cross_view import error_maps
 from videogpa.video_io import probe, read_video, write_image, write_preview
@@ -24,11 +22,10 @@ ERROR_SCALE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class SourceClip:
-    """Where a clip's files are: lossless master, preview for browsers, and its geometry (may not exist)."""
+    """Where a clip's files are: the lossless master, and its geometry (may not exist)."""
 
     name: str
     master: Path
-    preview: Path
     geometry: Path
 
 
@@ -53,21 +50,22 @@ def spread_ranks(count: int, wanted: int) -> list[int]:
 def show(
     source: SourceClip, page: Path, *, label: str, value: float | None, slot: int | None = None
 ) -> ShownClip:
-    """Copy the preview beside the page and render its error maps at the pace of the video.
+    """Encode the clip for browsers, and its error maps at the same pace.
 
     Raises:
-        InputError: the clip's files are gone.
+        InputError: the master is gone.
         RowFailed: the master cannot be decoded.
     """
     video = f"{VIDEOS}/{source.name}.mp4"
-    _copy(source.preview, page / video)
+    fps = _fps(source.master)
+    write_preview(page / video, read_video(source.master), fps=fps)
     errors = None
     if source.geometry.exists():
         errors = f"{VIDEOS}/{source.name}-errors.mp4"
         maps = error_colors(*error_maps(load_prediction(source.geometry)))
         # Geometry sees a limited number of frames: fewer frames last as long as the whole clip.
-        fps = _fps(source.master) * len(maps) / probe(source.master).frames
-        write_preview(page / errors, maps, fps=fps, scale=ERROR_SCALE if max(maps.shape[2:]) < SMALL else 1)
+        pace = fps * len(maps) / probe(source.master).frames
+        write_preview(page / errors, maps, fps=pace, scale=ERROR_SCALE if max(maps.shape[2:]) < SMALL else 1)
     return ShownClip(label=label, video=video, errors=errors, value=value, slot=slot)
 
 
@@ -101,12 +99,3 @@ def letters(ranks: Sequence[int]) -> dict[int, str]:
 def _fps(video: Path) -> float:
     info = probe(video)
     return (info.frames - 1) / info.duration if info.duration else 8.0
-
-
-def _copy(source: Path, target: Path) -> None:
-    if not source.exists():
-        raise InputError(
-            f"{source} is missing, though its stage is complete; redo the stage with --overwrite"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)

@@ -35,13 +35,16 @@ def run(cfg: BestOfConfig, candidates: Path, scores: Path, out: Path, *, overwri
         for prompt_id in dict.fromkeys(c.prompt_id for c in rows.values()):
             best = best_id(cfg.metric, by_prompt[prompt_id])
             row = None if best is None else rows[best]
-            if row is None or row.video is None or row.preview is None:
+            if row is None or row.video is None:
                 reason = f"no candidate of {prompt_id} could be judged by {cfg.metric}"
                 failed = Candidate(id=prompt_id, status="failed", reason=reason, prompt_id=prompt_id, seed=0)
                 artifact.append(failed)
                 continue
-            video, preview = f"videos/{prompt_id}.mkv", f"previews/{prompt_id}.mp4"
+            video = f"videos/{prompt_id}.mkv"
+            preview = f"previews/{prompt_id}.mp4" if row.preview else None
             for source, target in ((row.video, video), (row.preview, preview)):
+                if source is None or target is None:
+                    continue
                 with atomic_path(out / target) as temporary:
                     shutil.copyfile(candidates / source, temporary)
                 files.append(target)

@@ -248,7 +248,6 @@ def _arm_source(run: FinishedRun, row: EvalRow, name: str) -> SourceClip:
     return SourceClip(
         name=name,
         master=run.evaluation / str(row.video),
-        preview=run.evaluation / "samples" / row.arm / "previews" / f"{id}.mp4",
         geometry=run.evaluation / "scores" / row.arm / "geometry" / f"{id}.safetensors",
     )
 
@@ -286,7 +285,6 @@ def _pair(run: FinishedRun, page: Path, pair: PreferencePair, rank: int, positio
         source = SourceClip(
             name=f"pair{position}-{side}",
             master=run.folder / "candidates" / str(row.video),
-            preview=run.folder / "candidates" / str(row.preview),
             geometry=run.folder / "scores" / "geometry" / f"{id}.safetensors",
         )
         clip = show(source, page, label=side, value=value)

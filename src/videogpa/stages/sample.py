@@ -18,7 +18,10 @@ from videogpa.weights import lora_folder, model_folder
 
 
 class SampleConfig(BaseModel):
-    """What to draw with which model. The defaults fit the embedded model."""
+    """What to draw with which model. The defaults fit the embedded model.
+
+    `previews` adds an MP4 for every video, for eyes only; nothing else needs them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +39,7 @@ class SampleConfig(BaseModel):
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
     fps: float = Field(default=8, gt=0)
+    previews: bool = True
     keep_latents: bool = True
 
 
@@ -117,7 +121,8 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
         drawn = []
         for k, seed in enumerate(seeds):
             row_id = f"{prompt.id}-{k}"
-            video, preview = f"videos/{row_id}.mkv", f"previews/{row_id}.mp4"
+            video = f"videos/{row_id}.mkv"
+            preview = f"previews/{row_id}.mp4" if cfg.previews else None
             latents = f"latents/{row_id}.safetensors" if cfg.keep_latents else None
             frames = samples.videos[k].cpu()
             if not frames.isfinite().all():
@@ -125,7 +130,8 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
                     f"the model drew values that are not numbers for prompt {prompt.id}, seed {seed}"
                 )
             write_master(out / video, frames, fps=cfg.fps)
-            write_preview(out / preview, frames, fps=cfg.fps)
+            if preview:
+                write_preview(out / preview, frames, fps=cfg.fps)
             if latents:
                 save_tensors(out / latents, {"latents": samples.latents[k]})
             drawn.append(
