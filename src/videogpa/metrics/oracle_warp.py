@@ -8,7 +8,7 @@ from videogpa.metrics.warping import field_of, see, sources_of
 
 HIGHER_IS_BETTER = False
 UNIT = "intensity"
-SOURCE = "leave-one-out warp by true depth and poses, as the trial's true-geometry warp error"
+SOURCE = "leave-one-out warp by true depth and poses; this project"
 NEEDS: frozenset[Need] = frozenset({"truth"})
 
 SAME_SURFACE = 0.03
