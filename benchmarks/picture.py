@@ -36,11 +36,12 @@ def main(
     """Write the picture and print what it shows."""
     evaluation = run / "evaluation"
     rows = {r.id: r for r in read_rows(evaluation, EvalRow)}
+    values = {r.id: v for r in rows.values() if (v := r.metrics.get("cross_view")) is not None}
     gains = {
-        r.id.removeprefix("base/"): rows[r.id.replace("base/", f"{arm}/")].metrics["cross_view"]
-        - r.metrics["cross_view"]
-        for r in rows.values()
-        if r.arm == "base"
+        row_id: values[f"{arm}/{row_id}"] - value
+        for name, value in values.items()
+        for name_arm, row_id in [name.split("/", 1)]
+        if name_arm == "base" and f"{arm}/{row_id}" in values
     }
     ranked = sorted(gains, key=gains.__getitem__)
     chosen = ranked[round(quantile * (len(ranked) - 1))]
@@ -57,8 +58,8 @@ def main(
     pictures = torch.stack([s[list(FRAMES)] for s in strips])
     pictures = pictures.repeat_interleave(ENLARGE, -1).repeat_interleave(ENLARGE, -2)
     padded = torch.nn.functional.pad(pictures, (0, GAP, 0, GAP), value=WHITE)
-    rows_of, columns, _, height, width = padded.shape
-    sheet = padded.permute(2, 0, 3, 1, 4).reshape(3, rows_of * height, columns * width)
+    lines, columns, _, height, width = padded.shape
+    sheet = padded.permute(2, 0, 3, 1, 4).reshape(3, lines * height, columns * width)
     write_image(out, sheet[:, :-GAP, :-GAP])
     print(
         f"{chosen}: {prompt.text!r}, gain {gains[chosen]:+.4f}, median {np.median(list(gains.values())):+.4f}"

