@@ -13,7 +13,7 @@ Kind = Literal["families", "geometry", "metrics", "recipes"]
 SHARED_MODULES = {
     "families": {"base"},
     "geometry": {
-        *("base", "cameras", "splat", "alignment", "embedded_network"),
+        *("base", "cameras", "splat", "alignment", "embedded_network", "movers"),
         *("matching", "bundle", "bootstrap", "triangulation"),
     },
     "metrics": {"base", "warping", "perceptual", "reprojection"},

@@ -177,11 +177,13 @@ def write_master(path: Path, frames: Video, *, fps: float | int = 8) -> None:
         _encode(temporary, images, fps, "matroska", "libx264rgb", "rgb24", {"crf": "0", "preset": "veryfast"})
 
 
-def write_preview(path: Path, frames: Video, *, fps: float | int = 8, scale: int | None = None) -> None:
+def write_preview(
+    path: Path, frames: Video, *, fps: float | int = 8, scale: int | None = None, crf: int = 18
+) -> None:
     """An MP4 that browsers play (H.264, 4:2:0): for eyes only, never scored.
 
     `scale` repeats every pixel that many times each way; None makes the longer side at least 256 pixels.
-    Odd sizes get a repeated last row or column. frames: [t 3 h w] in [0, 1].
+    `crf` is H.264's rate factor: 18 looks like the original, 51 is the worst there is. Odd sizes get a repeated last row or column. frames: [t 3 h w] in [0, 1].
 
     Raises:
         RowFailed: the frames are not finite.
@@ -193,7 +195,7 @@ def write_preview(path: Path, frames: Video, *, fps: float | int = 8, scale: int
     _, height, width, _ = images.shape
     images = np.pad(images, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     with atomic_path(path) as temporary:
-        _encode(temporary, images, fps, "mp4", "libx264", "yuv420p", {"crf": "18", "preset": "veryfast"})
+        _encode(temporary, images, fps, "mp4", "libx264", "yuv420p", {"crf": str(crf), "preset": "veryfast"})
 
 
 def read_image(path: Path) -> Float[Tensor, "3 h w"]:

@@ -30,6 +30,9 @@ CUTOFF = 2.0
 NOISE = 0.02
 """Smallest standard deviation of a colour difference that is believed."""
 
+MOST_EXPOSURE = 1.6
+"""Frames may be this much brighter or darker than the first one without the difference counting."""
+
 Twists = Float[Tensor, "*b 6"]
 """Translation and rotation vector of a rigid motion in the first camera's frame; `rigid` exponentiates."""
 
@@ -140,8 +143,8 @@ def _starts(depth: Float[Tensor, "h w"]) -> Float[Tensor, "p 6"]:
 def _residuals(
     level: _Level, twists: Float[Tensor, "p t 6"]
 ) -> tuple[Float[Tensor, "p t 3 n"], Bool[Tensor, "p t n"], Float[Tensor, "p t n 2"]]:
-    """Colour of every other frame where it sees the first frame's pixels, minus the colour there; whether it
-    does; where.
+    """Colour of every other frame where it sees the first frame's pixels, exposed alike, minus the colour there;
+    whether it does; where.
     """
     batch = twists.shape[:2]
     moved = transform(rigid(twists), level.points.expand(*batch, -1, -1))
@@ -151,7 +154,17 @@ def _residuals(
     inside = ((pixels >= 0) & (pixels <= last)).all(-1)
     grid = torch.where(inside[..., None], pixels, 0) / last * 2 - 1
     sampled = F.grid_sample(level.images, grid.transpose(0, 1), align_corners=True, padding_mode="border")
-    return sampled.permute(2, 0, 1, 3) - level.colors, inside, pixels
+    sampled = sampled.permute(2, 0, 1, 3)
+    return sampled * _exposure(level, sampled, inside) - level.colors, inside, pixels
+
+
+def _exposure(
+    level: _Level, sampled: Float[Tensor, "p t 3 n"], inside: Bool[Tensor, "p t n"]
+) -> Float[Tensor, "p t 1 1"]:
+    """What brings each frame to the first one's brightness over what both see, within `MOST_EXPOSURE`."""
+    weight = level.weights * inside
+    theirs, ours = (x.sum(-2).mul(weight).sum(-1) for x in (sampled, level.colors))
+    return (ours / theirs.clamp_min(1e-6)).clamp(1 / MOST_EXPOSURE, MOST_EXPOSURE)[..., None, None]
 
 
 def _size(difference: Float[Tensor, "*b 3 n"]) -> Float[Tensor, "*b n"]:

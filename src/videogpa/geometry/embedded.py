@@ -4,6 +4,7 @@ It knows indoor-like scenes of one field of view, those of the procedural world 
 """
 
 import math
+from dataclasses import replace
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,7 +19,8 @@ from videogpa.errors import CannotJudge, InputError
 from videogpa.geometry.alignment import Alignment, align
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import backward_warp, relative_pose, resize_intrinsics
-from videogpa.geometry.embedded_network import STRIDE, GeometryNetwork
+from videogpa.geometry.embedded_network import STRIDE, GeometryNetwork, SingleFrameGeometry
+from videogpa.geometry.movers import moving_bodies
 from videogpa.tensors import Depth, Extrinsics, Intrinsics, Video
 from videogpa.world.render import FIELD_OF_VIEW_DEGREES
 
@@ -60,20 +62,35 @@ class Backend:
             raise CannotJudge("a frame shows no texture to align the camera by")
         single = self.network(images, intrinsics)
         confidence = TRUSTED_ERROR / (TRUSTED_ERROR + single.log_error.exp())
-        poses = align(images, single.depth[0], confidence[0], intrinsics)
-        refuse_failed(poses)
-        extrinsics = poses.extrinsics_w2c
-        depth = to_one_scale(single.depth, extrinsics, intrinsics)
-        return GeometryPrediction(
-            depth=depth,
-            confidence=confidence,
-            extrinsics_w2c=extrinsics,
-            intrinsics=intrinsics,
-            images=images,
-            scale="relative",
-            normals=single.normals,
-            albedo=single.albedo,
-        )
+        prediction = _placed(images, intrinsics, single, confidence, confidence[0])
+        movers = moving_bodies(prediction)
+        if movers[0].any():
+            # A body that moves pulls the cameras along: place them again without it.
+            prediction = _placed(images, intrinsics, single, confidence, confidence[0] * ~movers[0])
+            movers = moving_bodies(prediction)
+        return replace(prediction, dynamic_mask=movers)
+
+
+def _placed(
+    images: Video,
+    intrinsics: Intrinsics,
+    single: SingleFrameGeometry,
+    confidence: Depth,
+    weight: Float[Tensor, "h w"],
+) -> GeometryPrediction:
+    """The frames' geometry with cameras that make them look like the first one, whose pixels count by `weight`."""
+    poses = align(images, single.depth[0], weight, intrinsics)
+    refuse_failed(poses)
+    return GeometryPrediction(
+        depth=to_one_scale(single.depth, poses.extrinsics_w2c, intrinsics),
+        confidence=confidence,
+        extrinsics_w2c=poses.extrinsics_w2c,
+        intrinsics=intrinsics,
+        images=images,
+        scale="relative",
+        normals=single.normals,
+        albedo=single.albedo,
+    )
 
 
 @cache

@@ -18,6 +18,8 @@ from videogpa.world.texture import albedo as texture_albedo
 FIELD_OF_VIEW_DEGREES = 58.0
 """Of the longer image side; the embedded models know no other camera."""
 NEAR = 1e-3
+SHININESS = 24.0
+CURTAIN_WAVES, CURTAIN_STEPS = 2.5, 6
 # Four rays a quarter of a pixel off the centre, for colour; the centre ray carries the exact geometry.
 SUBPIXELS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 
@@ -59,11 +61,12 @@ def render(scene: Scene, frames: int, height: int, width: int) -> Render:
     progress = torch.linspace(0, 1, frames)
     offsets = torch.tensor([(0.0, 0.0), *SUBPIXELS])
     pixels = (_pixel_grid(height, width) + offsets[:, None]).reshape(-1, 2)
-    hit = _cast(scene, *_rays(pixels, extrinsics, intrinsics), progress)
-    color = _shade(scene, hit).view(frames, len(offsets), height * width, 3)[:, 1:].mean(1)
+    rays = _rays(pixels, extrinsics, intrinsics)
+    hit = _cast(scene, *rays, progress)
+    color = _shade(scene, hit, rays[1]).view(frames, len(offsets), height * width, 3)[:, 1:].mean(1)
     hit = _Hit(*(x[:, : height * width] for x in vars(hit).values()))
     facing = hit.normal @ extrinsics[:, :, :3].mT
-    moving = torch.tensor([False] + [bool(b.slide.any()) for b in scene.bodies])
+    moving = torch.tensor([False] + [bool(b.slide.any()) or b.waved != 0 for b in scene.bodies])
 
     def image(x: Tensor) -> Tensor:
         return x.view(frames, height, width, -1).permute(0, 3, 1, 2).contiguous()
@@ -85,7 +88,7 @@ def render(scene: Scene, frames: int, height: int, width: int) -> Render:
 def forward_flow(clip: Render, source: int, target: int) -> tuple[Flow, Bool[Tensor, "1 h w"]]:
     """Exact flow [1 2 h w] of every pixel of frame `source` to frame `target`, and where it stays visible.
 
-    Visibility is decided by casting a ray from the target camera at the moved point, not by comparing
+    Curtains that wave are taken to hang still. Visibility is decided by casting a ray from the target camera at the moved point, not by comparing
     sampled depths.
     """
     frames, height, width = clip.depth.shape
@@ -152,7 +155,7 @@ def _cast(
         index = passes_near.flatten().nonzero()[:, 0]
         turn = _turn(body.yaw)
         o, d = (offset[:, 0] @ turn)[index // rays], directions[index] @ turn
-        t, n = _HIT[body.kind](body, o, d)
+        t, n = _HIT[body.kind](body, o, d, progress[index // rays])
         closer = ((t > NEAR) & (t < depth[index])).nonzero()[:, 0]
         index, t = index[closer], t[closer]
         depth[index] = t
@@ -163,13 +166,28 @@ def _cast(
     color = torch.empty_like(directions)
     for i, texture in enumerate([*scene.room_textures, *(b.texture for b in scene.bodies)]):
         index = (surface == i).nonzero()[:, 0]
-        color[index] = texture_albedo(texture, local[index])
+        points = local[index]
+        if texture.drift is not None:
+            points = points + texture.drift[index // rays]
+        color[index] = texture_albedo(texture, points)
     return _Hit(*(x.unflatten(0, (frames, rays)) for x in (depth, normal, color, owner)))
 
 
-def _shade(scene: Scene, hit: _Hit) -> Float[Tensor, "t n 3"]:
+def _shade(scene: Scene, hit: _Hit, direction: Float[Tensor, "t n 3"]) -> Float[Tensor, "t n 3"]:
+    """Lambert's law with ambient light; on glossy bodies also Blinn and Phong's highlights, which move with the camera."""
     lambert = (hit.normal @ scene.light).clamp_min(0)
-    return hit.albedo * (scene.ambient + (1 - scene.ambient) * lambert)[..., None]
+    color = hit.albedo * (scene.ambient + (1 - scene.ambient) * lambert)[..., None]
+    gloss = torch.tensor([0.0] + [b.gloss for b in scene.bodies])[hit.object_id]
+    if scene.floor_gloss:
+        is_floor = (hit.object_id == 0) & (hit.normal[..., 1] < -0.9)
+        gloss = torch.where(is_floor, scene.floor_gloss, gloss)
+    if not gloss.any():
+        return color
+    halfway = torch.nn.functional.normalize(
+        scene.light - torch.nn.functional.normalize(direction, dim=-1), dim=-1
+    )
+    highlight = (hit.normal * halfway).sum(-1).clamp_min(0) ** SHININESS
+    return color + (gloss * highlight)[..., None]
 
 
 def _turn(yaw: float) -> Float[Tensor, "3 3"]:
@@ -196,11 +214,13 @@ def _hit_room(scene: Scene, origin: Tensor, direction: Tensor) -> tuple[Tensor, 
 
 
 Rays = Float[Tensor, "m 3"]
+Progress = Float[Tensor, " m"]
+"""When each ray is cast, in [0, 1]."""
 Hits = tuple[Float[Tensor, " m"], Float[Tensor, "m 3"]]
 """Ray parameters (infinite where missed) and outward normals, in the body's frame."""
 
 
-def _hit_sphere(body: Body, o: Rays, d: Rays) -> Hits:
+def _hit_sphere(body: Body, o: Rays, d: Rays, progress: Progress) -> Hits:
     radius = body.size[0]
     a, b, c = (d * d).sum(-1), (o * d).sum(-1), (o * o).sum(-1) - radius**2
     root = b * b - a * c
@@ -208,7 +228,7 @@ def _hit_sphere(body: Body, o: Rays, d: Rays) -> Hits:
     return t, (o + d * t[:, None]) / radius
 
 
-def _hit_box(body: Body, o: Rays, d: Rays) -> Hits:
+def _hit_box(body: Body, o: Rays, d: Rays, progress: Progress) -> Hits:
     inverse, corner = 1 / _safe(d), body.size.copysign(d)
     near, axis = ((-corner - o) * inverse).max(-1)
     far = ((corner - o) * inverse).amin(-1)
@@ -216,7 +236,7 @@ def _hit_box(body: Body, o: Rays, d: Rays) -> Hits:
     return t, -torch.sign(d) * torch.nn.functional.one_hot(axis, 3)
 
 
-def _hit_cylinder(body: Body, o: Rays, d: Rays) -> Hits:
+def _hit_cylinder(body: Body, o: Rays, d: Rays, progress: Progress) -> Hits:
     radius, half = body.size[0], body.size[1]
     flat = torch.tensor([1.0, 0, 1.0])
     a, b, c = (d * d) @ flat, (o * d) @ flat, (o * o) @ flat - radius**2
@@ -231,4 +251,23 @@ def _hit_cylinder(body: Body, o: Rays, d: Rays) -> Hits:
     return t, torch.where((cap < side)[:, None], vertical, (o + d * t[:, None]) * flat / radius)
 
 
-_HIT = {"sphere": _hit_sphere, "box": _hit_box, "cylinder": _hit_cylinder}
+def _hit_curtain(body: Body, o: Rays, d: Rays, progress: Progress) -> Hits:
+    """A sheet z = h sin(kx - φ): Newton's method from where the ray meets the sheet's plane. Seen from both sides."""
+    height, wave = body.size[2], CURTAIN_WAVES * math.pi / body.size[0]
+    phase = 2 * math.pi * body.waved * progress
+    t = -o[:, 2] / _safe(d[:, 2])
+    for _ in range(CURTAIN_STEPS):
+        angle = wave * (o[:, 0] + t * d[:, 0]) - phase
+        gap = o[:, 2] + t * d[:, 2] - height * angle.sin()
+        t = t - gap / _safe(d[:, 2] - height * wave * angle.cos() * d[:, 0])
+    points = o + d * t[:, None]
+    angle = wave * points[:, 0] - phase
+    on_sheet = (points[:, :2].abs() <= body.size[:2]).all(-1)
+    on_sheet &= (points[:, 2] - height * angle.sin()).abs() < 1e-3
+    slope = torch.stack([-height * wave * angle.cos(), torch.zeros_like(t), torch.ones_like(t)], -1)
+    normal = torch.nn.functional.normalize(slope, dim=-1)
+    normal = normal * -torch.sign((normal * d).sum(-1, keepdim=True))
+    return torch.where(on_sheet, t, math.inf), normal
+
+
+_HIT = {"sphere": _hit_sphere, "box": _hit_box, "cylinder": _hit_cylinder, "curtain": _hit_curtain}

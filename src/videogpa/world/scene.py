@@ -16,6 +16,7 @@ from videogpa.world.paths import MOVES, CameraMove, parse_move
 from videogpa.world.texture import Texture, sample_texture
 
 Kind = Literal["box", "sphere", "cylinder"]
+"""What scenes are drawn from, and captions name."""
 Setting = Literal["room", "courtyard"]
 Slide = Literal["slides left", "slides right", "slides closer", "slides away"]
 
@@ -34,20 +35,27 @@ _SLIDES: dict[str, tuple[float, float, float]] = {
 @dataclass(frozen=True, kw_only=True)
 class Body:
     """One object standing on the floor. `size` [3] holds half extents; a sphere uses the first, a cylinder
-    the first (radius) and second (half height). `slide` [3] is its total displacement over the clip.
+    the first (radius) and second (half height), a curtain the first two (it hangs in its own xy-plane) and as the
+    third the height of the two and a half waves that run along it. `slide` [3] is its total displacement over
+    the clip; `waved` the share of a wavelength that a curtain's waves travel meanwhile. `gloss` in [0, 1] is the
+    strength of its highlights.
     """
 
-    kind: Kind
+    kind: Kind | Literal["curtain"]
     center: Float[Tensor, " 3"]
     size: Float[Tensor, " 3"]
     yaw: float
     texture: Texture
     slide: Float[Tensor, " 3"]
+    waved: float = 0.0
+    gloss: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Static geometry, light and the first camera. The room is an axis-aligned box turned by `room_yaw`."""
+    """Static geometry, light and the first camera. The room is an axis-aligned box turned by `room_yaw`.
+    `floor_gloss` in [0, 1] is the strength of the floor's highlights.
+    """
 
     setting: Setting
     room_center: Float[Tensor, " 3"]
@@ -60,6 +68,7 @@ class Scene:
     camera_pitch: float
     move: CameraMove
     slide: Slide | None
+    floor_gloss: float = 0.0
 
     @property
     def caption(self) -> str:

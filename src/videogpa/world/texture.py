@@ -17,7 +17,8 @@ class Texture:
     """Two colours mixed by a pattern, with fine mottling so that no surface is without features.
 
     `frame` [3 3] turns object axes into pattern axes; `waves` [N_WAVES 3] are wave vectors (radians per
-    world unit) and `phases` [N_WAVES] their offsets; `contrast` above 3 gives crisp edges.
+    world unit) and `phases` [N_WAVES] their offsets; `contrast` above 3 gives crisp edges. `drift` [t 3] is
+    how far the pattern has slid over its surface in each frame of a clip (world units), by default not at all.
     """
 
     pattern: Pattern
@@ -29,6 +30,7 @@ class Texture:
     waves: Float[Tensor, "w 3"]
     phases: Float[Tensor, " w"]
     mottling: float
+    drift: Float[Tensor, "t 3"] | None = None
 
 
 def sample_texture(rng: np.random.Generator, *, wavelength: tuple[float, float]) -> Texture:

@@ -1,0 +1,1 @@
+"""How well metrics rank videos whose faults are known."""

@@ -1,0 +1,230 @@
+"""Which pixels show bodies that move by themselves, in a scene that otherwise stands still.
+
+After the camera's motion is undone, a body that moves smoothly keeps one velocity from frame to frame and over its
+whole extent. A fault (jitter, wobbling, swimming texture) moves pixels, too, but differently in every frame; wrong
+depth or a melting surface moves them smoothly, but its parts apart. So residual optical flow against the frames
+around is read as a velocity where it is proportional to time, and as a body where the velocities of a connected
+region fit one shift, turn and growth, and the neighbouring frames show the region where it should have moved.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from videogpa.geometry.base import GeometryPrediction
+from videogpa.geometry.cameras import backward_warp, relative_pose, resize_intrinsics
+from videogpa.geometry.matching import deterministic_opencv
+from videogpa.tensors import Mask
+
+NEAR, FAR = (-1, 1), (-2, 2)
+"""Frames compared with each frame; the flow to the near ones starts the search for the far ones."""
+FLOW_SIDE = 192
+"""Shorter side in pixels at which optical flow is searched; smaller frames are enlarged by a whole factor."""
+SMALLEST_SPEED = 0.008
+"""Share of the longer side that a pixel must move from frame to frame, beyond the camera's motion."""
+LARGEST_ROUGHNESS = 0.5
+"""Deviation from constant velocity, as a share of the velocity."""
+SMALLEST_AREA, LARGEST_AREA = 0.004, 0.4
+"""Share of the image that one body covers."""
+SMALLEST_UNITY = 0.8
+"""Share of a region's motion (mean square) that one shift, turn and growth must explain."""
+SMALLEST_SUPPORT = 0.5
+"""Share of a region that the frames around must also show as a body, where it should be by then."""
+MARGIN = 0.035
+"""Bodies are widened by this share of the longer side: flow is vague at outlines."""
+
+Region = Bool[Tensor, "h w"]
+
+
+def moving_bodies(prediction: GeometryPrediction) -> Mask:
+    """True on the pixels of bodies that move smoothly against the scene; with fewer than three frames nowhere.
+
+    Bodies move by at least `SMALLEST_SPEED` of the image a frame and cover between `SMALLEST_AREA` and
+    `LARGEST_AREA` of it.
+    """
+    count, _, height, width = prediction.images.shape
+    if count < 3:
+        return torch.zeros(count, height, width, dtype=torch.bool)
+    small = _at_most(prediction, FLOW_SIDE)
+    with deterministic_opencv():
+        drifts = [_drift(small, t) for t in range(count)]
+    bodies = [_bodies(drift) for drift in drifts]
+    shown = torch.stack([_union(b, like=d.known) for b, d in zip(bodies, drifts, strict=True)])
+    nearby = _grown(shown, 1)
+    confirmed = [
+        [region for region in found if _support(region, drift, nearby) >= SMALLEST_SUPPORT]
+        for found, drift in zip(bodies, drifts, strict=True)
+    ]
+    masks = torch.stack([_union(b, like=d.known) for b, d in zip(confirmed, drifts, strict=True)])
+    masks = _grown(masks, max(1, round(MARGIN * max(masks.shape[-2:]))))
+    return F.interpolate(masks[:, None].float(), (height, width), mode="nearest")[:, 0] > 0
+
+
+@dataclass(frozen=True)
+class _Drift:
+    """What one frame's pixels do beyond the camera's motion.
+
+    velocity [2 h w]: pixels a frame. roughness [h w]: mean deviation from it. known [h w]: seen by most of the
+    frames around. landing: by frame, the pixel [h w 2] where a resting point would be.
+    """
+
+    velocity: Float[Tensor, "2 h w"]
+    roughness: Float[Tensor, "h w"]
+    known: Region
+    landing: dict[int, Float[Tensor, "h w 2"]]
+    time: int
+
+
+def _drift(prediction: GeometryPrediction, time: int) -> _Drift:
+    """Measured against the two frames beside this one and, where something seems to move, the next two."""
+    near = _residual_flow(prediction, time, NEAR, {})
+    drift = _as_velocity(time, near)
+    if _fast(drift).float().mean() < SMALLEST_AREA:
+        return drift
+    far = _residual_flow(
+        prediction, time, FAR, {lag // abs(lag) * 2: 2 * f.enlarged for lag, f in near.items()}
+    )
+    return _as_velocity(time, near | far)
+
+
+@dataclass(frozen=True)
+class _Residual:
+    """Flow [2 h w] from one frame to another whose camera motion is undone, where it is `seen` there, and the pixel
+    [h w 2] of the other frame where a resting point lands. `enlarged` is the flow as it was searched.
+    """
+
+    flow: Float[Tensor, "2 h w"]
+    seen: Region
+    landing: Float[Tensor, "h w 2"]
+    enlarged: Float[np.ndarray, "hf wf 2"]
+
+
+def _residual_flow(
+    prediction: GeometryPrediction, time: int, lags: tuple[int, ...], starts: Mapping[int, np.ndarray]
+) -> dict[int, _Residual]:
+    """By lag, for the frames that exist, searched from `starts` where given.
+
+    The search is dense inverse search (Kroeger et al., ECCV 2016).
+    """
+    images, poses, intrinsics = prediction.images, prediction.extrinsics_w2c, prediction.intrinsics
+    lags = tuple(lag for lag in lags if 0 <= time + lag < len(images))
+    if not lags:
+        return {}
+    others, count = [time + lag for lag in lags], len(lags)
+    warp = backward_warp(
+        images[others],
+        intrinsics[others],
+        prediction.depth[time].expand(count, -1, -1),
+        intrinsics[time].expand(count, 3, 3),
+        relative_pose(poses[time].expand(count, 3, 4), poses[others]),
+    )
+    # What is out of view shows the frame itself: no motion, rather than any.
+    resting = torch.where(warp.inside[:, None], warp.values, images[time])
+    factor = max(1, round(FLOW_SIDE / min(images.shape[-2:])))
+    gray, *grays = _gray(torch.cat([images[time, None], resting]), factor)
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flows = [search.calc(gray, other, starts.get(lag)) for other, lag in zip(grays, lags, strict=True)]
+    own = F.avg_pool2d(torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2), factor) / factor
+    return {lag: _Residual(own[i], warp.inside[i], warp.pixels[i], flows[i]) for i, lag in enumerate(lags)}
+
+
+def _as_velocity(time: int, residuals: Mapping[int, _Residual]) -> _Drift:
+    """The velocity that explains the residual flows best, by least squares."""
+    flow = torch.stack([r.flow for r in residuals.values()])
+    seen = torch.stack([r.seen for r in residuals.values()])[:, None].float()
+    lag = flow.new_tensor(list(residuals)).view(-1, 1, 1, 1)
+    velocity = (seen * lag * flow).sum(0) / (seen * lag.square()).sum(0).clamp_min(1e-6)
+    deviation = ((flow - lag * velocity) / lag.abs()).square().sum(1).sqrt()
+    return _Drift(
+        velocity=velocity,
+        roughness=(seen[:, 0] * deviation).sum(0) / seen[:, 0].sum(0).clamp_min(1e-6),
+        known=seen[:, 0].mean(0) > 0.5,
+        landing={time + lag: r.landing for lag, r in residuals.items()},
+        time=time,
+    )
+
+
+def _bodies(drift: _Drift) -> list[Region]:
+    """Connected regions of one frame that move as one body."""
+    moving = _fast(drift) & (drift.roughness < LARGEST_ROUGHNESS * drift.velocity.square().sum(0).sqrt())
+    labels, count = ndimage.label(ndimage.binary_opening(moving.numpy()))
+    regions = [torch.from_numpy(labels == i + 1) for i in range(count)]
+    return [
+        region
+        for region in regions
+        if SMALLEST_AREA <= region.float().mean() <= LARGEST_AREA
+        and _unity(region, drift.velocity) >= SMALLEST_UNITY
+    ]
+
+
+def _fast(drift: _Drift) -> Region:
+    speed = drift.velocity.square().sum(0).sqrt()
+    return drift.known & (speed > SMALLEST_SPEED * max(speed.shape))
+
+
+def _unity(region: Region, velocity: Float[Tensor, "2 h w"]) -> float:
+    """Share of the region's mean square velocity that a shift, a turn and a growth explain."""
+    y, x = (axis.float() - axis.float().mean() for axis in region.nonzero(as_tuple=True))
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    columns = torch.stack([torch.cat(pair) for pair in ((one, zero), (zero, one), (x, y), (-y, x))], -1)
+    moved = velocity[:, region].flatten()
+    left = moved - columns @ torch.linalg.lstsq(columns, moved[:, None]).solution[:, 0]
+    return (1 - left.square().sum() / moved.square().sum()).item()
+
+
+def _support(region: Region, drift: _Drift, shown: Mask) -> float:
+    """Share of the region that the frames around show as a body where its velocity takes it; 0 if none sees it."""
+    height, width = region.shape
+    y, x = region.nonzero(as_tuple=True)
+    shares = []
+    for other, landing in drift.landing.items():
+        shift = drift.velocity[:, region] * (other - drift.time)
+        ahead_x = (x + shift[0]).round().long().clamp(0, width - 1)
+        ahead_y = (y + shift[1]).round().long().clamp(0, height - 1)
+        column, row = landing[ahead_y, ahead_x].nan_to_num(-1).round().long().unbind(-1)
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        if inside.float().mean() > 0.3:
+            shares.append(shown[other, row[inside], column[inside]].float().mean().item())
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def _union(regions: list[Region], like: Region) -> Region:
+    return torch.stack(regions).any(0) if regions else torch.zeros_like(like)
+
+
+def _grown(masks: Mask, pixels: int) -> Mask:
+    return F.max_pool2d(masks[:, None].float(), 2 * pixels + 1, 1, pixels)[:, 0] > 0
+
+
+def _gray(images: Float[Tensor, "n 3 h w"], factor: int) -> list[np.ndarray]:
+    weights = images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    gray = (images * weights).sum(1, keepdim=True)
+    if factor > 1:
+        gray = F.interpolate(gray, scale_factor=factor, mode="bicubic", align_corners=False)
+    return list((gray[:, 0].clamp(0, 1) * 255).round().byte().numpy())
+
+
+def _at_most(prediction: GeometryPrediction, shorter: int) -> GeometryPrediction:
+    """The prediction at a size whose shorter side is at most about `shorter` pixels."""
+    height, width = prediction.images.shape[-2:]
+    ratio = shorter / min(height, width)
+    if ratio > 0.75:
+        return prediction
+    size = (round(height * ratio), round(width * ratio))
+    return replace(
+        prediction,
+        images=F.interpolate(prediction.images, size, mode="bilinear", antialias=True),
+        depth=F.interpolate(prediction.depth[:, None], size, mode="nearest-exact")[:, 0],
+        confidence=F.interpolate(prediction.confidence[:, None], size, mode="nearest-exact")[:, 0],
+        intrinsics=resize_intrinsics(prediction.intrinsics, (height, width), size),
+        normals=None,
+        albedo=None,
+        dynamic_mask=None,
+    )
