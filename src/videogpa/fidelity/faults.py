@@ -1,4 +1,4 @@
-"""Faults of known order, put into a clean rendered clip: four strengths each, every one twice the one before.
+"""Faults of known order, put into a clean rendered clip, each at four rising strengths; the weakest can just be seen.
 
 What is random is drawn once from the scene's seed and scaled by the strength, so a stronger fault is the same
 fault, only more of it. Strengths are in percent of the image's longer side unless the fault says otherwise.
@@ -91,8 +91,8 @@ FAULTS: dict[str, tuple[Fault, tuple[float, float, float, float]]] = {
     "melt": (melt, (4, 8, 16, 32)),
     "texture_swim": (texture_swim, (0.75, 1.5, 3, 6)),
     "wrong_parallax": (wrong_parallax, (1, 2, 4, 8)),
-    "vanish": (vanish, (12.5, 25, 50, 100)),
-    "growing_blur": (growing_blur, (1, 2, 4, 8)),
+    "vanish": (vanish, (25, 50, 75, 100)),
+    "growing_blur": (growing_blur, (2, 4, 8, 16)),
 }
 
 

@@ -29,6 +29,8 @@ CUTOFF = 2.0
 """Colour differences beyond this many robust standard deviations count little (Cauchy weights)."""
 NOISE = 0.02
 """Smallest standard deviation of a colour difference that is believed."""
+MOST_NOISE = 0.03
+"""Largest one: what differs more does not belong to the scene, however much of it there is."""
 
 MOST_EXPOSURE = 1.6
 """Frames may be this much brighter or darker than the first one without the difference counting."""
@@ -175,7 +177,7 @@ def _size(difference: Float[Tensor, "*b 3 n"]) -> Float[Tensor, "*b n"]:
 def _robust_scale(size: Float[Tensor, "p t n"], inside: Bool[Tensor, "p t n"]) -> Float[Tensor, "p t 1"]:
     """Robust standard deviation of a frame's colour differences."""
     median = torch.where(inside, size, torch.nan).nanmedian(-1, keepdim=True).values
-    return 1.4826 * median.nan_to_num(1).clamp_min(NOISE)
+    return 1.4826 * median.nan_to_num(1).clamp(NOISE, MOST_NOISE)
 
 
 def _normal_equations(
@@ -184,7 +186,7 @@ def _normal_equations(
     difference, inside, _ = _residuals(level, twists)
     size = _size(difference)
     scale = _robust_scale(size, inside)
-    weights = level.weights * inside / (1 + (size / (CUTOFF * scale)).square()) / scale.square()
+    weights = level.weights * inside / (1 + (size / (CUTOFF * scale)).square()).square() / scale.square()
     weighted = level.jacobian * weights.repeat(1, 1, 3)[..., None]
     hessian = weighted.mT @ level.jacobian
     gradient = (weighted.mT @ difference.flatten(-2)[..., None])[..., 0]
@@ -225,7 +227,7 @@ def _cost(level: _Level, twists: Float[Tensor, "p t 6"]) -> Float[Tensor, " p"]:
     difference, inside, _ = _residuals(level, torch.cat([torch.zeros_like(twists[:1]), twists]))
     size = _size(difference)
     scale = CUTOFF * _robust_scale(size[:1], inside[:1])
-    cost = torch.log1p((size / scale).square())
+    cost = 1 - 1 / (1 + (size / scale).square())
     unseen = (cost[:1] * level.weights).mean(-1, keepdim=True)
     return torch.where(inside, cost * level.weights, unseen)[1:].mean((1, 2))
 

@@ -33,8 +33,10 @@ LARGEST_ROUGHNESS = 0.5
 """Deviation from constant velocity, as a share of the velocity."""
 SMALLEST_AREA, LARGEST_AREA = 0.004, 0.4
 """Share of the image that one body covers."""
-SMALLEST_UNITY = 0.8
-"""Share of a region's motion (mean square) that one shift, turn and growth must explain."""
+SMALLEST_UNITY, ODD_SHARE = 0.93, 0.2
+"""Share of a region's motion (mean square) that one shift, turn and growth must explain, leaving out the odd share of
+its pixels where it explains least: outlines, where flow is vague.
+"""
 SMALLEST_SUPPORT = 0.5
 """Share of a region that the frames around must also show as a body, where it should be by then."""
 MARGIN = 0.035
@@ -170,13 +172,15 @@ def _fast(drift: _Drift) -> Region:
 
 
 def _unity(region: Region, velocity: Float[Tensor, "2 h w"]) -> float:
-    """Share of the region's mean square velocity that a shift, a turn and a growth explain."""
+    """Share of the region's mean square velocity that a shift, a turn and a growth explain, outlines aside."""
     y, x = (axis.float() - axis.float().mean() for axis in region.nonzero(as_tuple=True))
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     columns = torch.stack([torch.cat(pair) for pair in ((one, zero), (zero, one), (x, y), (-y, x))], -1)
     moved = velocity[:, region].flatten()
     left = moved - columns @ torch.linalg.lstsq(columns, moved[:, None]).solution[:, 0]
-    return (1 - left.square().sum() / moved.square().sum()).item()
+    left, moved = (squares.square().view(2, -1).sum(0) for squares in (left, moved))
+    usual = left <= left.quantile(1 - ODD_SHARE)
+    return (1 - left[usual].sum() / moved[usual].sum()).item()
 
 
 def _support(region: Region, drift: _Drift, shown: Mask) -> float:
