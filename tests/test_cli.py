@@ -126,7 +126,7 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
         cli.main()
 
 
-@pytest.mark.parametrize("kind", ["families", "geometry", "metrics", "recipes"])
+@pytest.mark.parametrize("kind", ["families", "geometry", "metrics", "recipes", "export"])
 def test_list_names_and_describes(videogpa, kind):
     code, out, _ = videogpa("list", kind)
     assert code == 0

@@ -56,6 +56,34 @@ def score(
     _exit_if_failed(sum(s.status == "failed" for s in scores), len(scores))
 
 
+@app.command()
+def export(
+    source: Annotated[
+        Path, typer.Argument(help="a video, or a saved geometry (scores/geometry/*.safetensors)")
+    ],
+    out: Annotated[Path, typer.Option(help="folder to write into")],
+    formats: Annotated[
+        str, typer.Option("--format", help="one or more of `videogpa list export`, separated by commas")
+    ] = "ply",
+    geometry: Geometry = "sfm",
+    max_frames: Annotated[int, typer.Option(min=2, help="frames looked at, spread over the video")] = 10,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, help="leave out points that are not above it")
+    ] = 0.0,
+) -> None:
+    """Write a video's points and cameras for other programs."""
+    from videogpa.stages.export import ExportConfig, run
+
+    cfg = ExportConfig(
+        formats=tuple(formats.split(",")),
+        geometry=geometry,
+        max_frames=max_frames,
+        min_confidence=min_confidence,
+    )
+    for path in run(cfg, source, out):
+        print(path)
+
+
 @prompts_app.command("world")
 def prompts_world(
     out: Out,
