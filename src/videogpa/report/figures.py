@@ -130,6 +130,43 @@ def training_curves(
     return _svg(figure, name)
 
 
+@matplotlib.rc_context(STYLE)
+def frame_errors(errors: Sequence[float | None]) -> str:
+    """One bar a frame, with the id `errors-frame-<i>`; a frame that could not be judged has none."""
+    figure = _figure(640, 190)
+    axes = figure.subplots()
+    bars = axes.bar(np.arange(len(errors)), [e or 0.0 for e in errors], width=0.8, color=ARMS[0])
+    for i, bar in enumerate(bars):
+        bar.set_gid(f"frame-{i}")
+    axes.set_xlim(-0.5, len(errors) - 0.5)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("frame")
+    axes.set_ylabel("mean error")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return _svg(figure, "errors")
+
+
+@matplotlib.rc_context(STYLE)
+def camera_path(centers: Sequence[Sequence[float]], forward: Sequence[Sequence[float]]) -> str:
+    """The cameras from above and from the side, in the axes of the first (x right, y down, z forward)."""
+    figure = _figure(640, 300)
+    places, looks = np.asarray(centers), np.asarray(forward)
+    reach = 0.12 * max(float(np.ptp(places, axis=0).max()), 1e-6)
+    views = (("from above", 0, 2, 1, "right"), ("from the side", 2, 1, -1, "forward"))
+    for axes, (title, across, upward, sign, label) in zip(figure.subplots(1, 2), views, strict=True):
+        x, y = places[:, across], sign * places[:, upward]
+        ends = places + reach * looks
+        axes.plot([x, ends[:, across]], [y, sign * ends[:, upward]], color=MUTED, linewidth=1.2)
+        axes.plot(x, y, color=ARMS[0], linewidth=1.8)
+        for i in range(len(places)):
+            axes.plot(x[i], y[i], "o", color=ARMS[0], markersize=4.5, gid=f"{title.split()[-1]}-{i}")
+        axes.set_title(title, pad=8)
+        axes.set_xlabel(label)
+        axes.set_ylabel("forward" if sign > 0 else "up")
+        axes.set_aspect("equal", adjustable="datalim")
+    return _svg(figure, "path")
+
+
 def running_mean(values: Sequence[float]) -> list[float]:
     """Exponential mean whose weights sum to one from the first value on."""
     means, total, weight = [], 0.0, 0.0
