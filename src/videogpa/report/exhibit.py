@@ -29,7 +29,7 @@ PACE = 4
 MOST_POINTS = 150_000
 THUMBNAIL = 320
 """Longer side in pixels."""
-FRUSTUM = 0.12
+FRUSTUM = 0.07
 """Drawn depth of a camera, as a share of its distance to the middle of the points."""
 PANELS = {
     "frames": ("Frames", "as they were scored"),
@@ -74,10 +74,10 @@ def write_exhibit(folder: Path, frames: Video, geometry: GeometryPrediction | No
         geometry = _in_first_camera(geometry)
         errors, judged = _error_maps(geometry)
         videos |= _geometry_videos(geometry, error_colors(errors, judged))
-        cloud = thinned(cloud_of(geometry), MOST_POINTS)
+        cloud = cloud_of(geometry)
         _write_cloud(folder / CLOUD, geometry, cloud, videos)
         exhibit = exhibit.model_copy(
-            update=_findings(geometry, errors, judged) | {"points": len(cloud.points)}
+            update=_findings(geometry, errors, judged) | {"points": min(len(cloud.points), MOST_POINTS)}
         )
     for name, video in videos.items():
         write_preview(folder / f"{name}.mp4", video, fps=PACE)
@@ -136,26 +136,26 @@ def _findings(
 
 def _write_cloud(path: Path, geometry: GeometryPrediction, cloud: Cloud, videos: dict[str, Video]) -> None:
     """The points and cameras as a script: a page opened as a file may load scripts, but not data."""
-    column, row = cloud.pixel.long().unbind(-1)
-    everything = cloud_of(geometry)
-    middle = everything.points.median(0).values if len(everything.points) else torch.zeros(3)
+    shown = thinned(cloud, MOST_POINTS)
+    column, row = shown.pixel.long().unbind(-1)
+    middle = cloud.points.median(0).values if len(cloud.points) else torch.zeros(3)
     distance = (middle - camera_centers(geometry.extrinsics_w2c)).norm(dim=-1).median().item()
     height, width = geometry.images.shape[2:]
     drawn = frustums(geometry.extrinsics_w2c, geometry.intrinsics, (height, width), FRUSTUM * distance)
     colors = {
-        "picture": cloud.colors,
-        **{name: videos[name][cloud.frame, :, row, column] for name in ("errors", "depth")},
+        "picture": shown.colors,
+        **{name: videos[name][shown.frame, :, row, column] for name in ("errors", "depth")},
     }
     described = {
-        "points": len(cloud.points),
-        "thinning": len(everything.points) / max(len(cloud.points), 1),
+        "points": len(shown.points),
+        "thinning": len(cloud.points) / max(len(shown.points), 1),
         "middle": middle.tolist(),
         "distance": distance,
         "size": [height, width],
         "intrinsics": geometry.intrinsics.tolist(),
         "extrinsics": geometry.extrinsics_w2c.tolist(),
         "frustums": drawn.flatten(1).tolist(),
-        "positions": _base64(cloud.points.numpy().astype("<f4").tobytes()),
+        "positions": _base64(shown.points.numpy().astype("<f4").tobytes()),
         "colors": {name: _base64(_bytes(values)) for name, values in colors.items()},
     }
     with atomic_path(path) as temporary:

@@ -46,6 +46,8 @@ STYLE = {
     "axes.unicode_minus": True,
 }
 SMOOTHING = 0.9
+TICK = 0.12
+"""Length of a camera's line of sight, as a share of its path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,7 @@ def training_curves(
 @matplotlib.rc_context(STYLE)
 def frame_errors(errors: Sequence[float | None]) -> str:
     """One bar a frame, with the id `errors-frame-<i>`; a frame that could not be judged has none."""
-    figure = _figure(640, 190)
+    figure = _figure(480, 170)
     axes = figure.subplots()
     bars = axes.bar(np.arange(len(errors)), [e or 0.0 for e in errors], width=0.8, color=ARMS[0])
     for i, bar in enumerate(bars):
@@ -149,21 +151,24 @@ def frame_errors(errors: Sequence[float | None]) -> str:
 @matplotlib.rc_context(STYLE)
 def camera_path(centers: Sequence[Sequence[float]], forward: Sequence[Sequence[float]]) -> str:
     """The cameras from above and from the side, in the axes of the first (x right, y down, z forward)."""
-    figure = _figure(640, 300)
+    figure = _figure(480, 260)
     places, looks = np.asarray(centers), np.asarray(forward)
-    reach = 0.12 * max(float(np.ptp(places, axis=0).max()), 1e-6)
-    views = (("from above", 0, 2, 1, "right"), ("from the side", 2, 1, -1, "forward"))
-    for axes, (title, across, upward, sign, label) in zip(figure.subplots(1, 2), views, strict=True):
+    middle = (places.max(0) + places.min(0)) / 2
+    reach = max(float(np.ptp(places, axis=0).max()), 1e-6)
+    ends = places + TICK * reach * looks
+    views = (("from above", 0, 2, 1, ("right", "forward")), ("from the side", 2, 1, -1, ("forward", "up")))
+    for axes, (title, across, upward, sign, labels) in zip(figure.subplots(1, 2), views, strict=True):
         x, y = places[:, across], sign * places[:, upward]
-        ends = places + reach * looks
         axes.plot([x, ends[:, across]], [y, sign * ends[:, upward]], color=MUTED, linewidth=1.2)
-        axes.plot(x, y, color=ARMS[0], linewidth=1.8)
-        for i in range(len(places)):
-            axes.plot(x[i], y[i], "o", color=ARMS[0], markersize=4.5, gid=f"{title.split()[-1]}-{i}")
+        axes.plot(x, y, "o-", color=ARMS[0], linewidth=1.8, markersize=4.5)
         axes.set_title(title, pad=8)
-        axes.set_xlabel(label)
-        axes.set_ylabel("forward" if sign > 0 else "up")
-        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        # The same square around the path in both, so that a level path looks level.
+        for limit, centre in ((axes.set_xlim, middle[across]), (axes.set_ylim, sign * middle[upward])):
+            limit(centre - 0.7 * reach, centre + 0.7 * reach)
+        axes.set_aspect("equal")
+        axes.locator_params(nbins=4)
     return _svg(figure, "path")
 
 

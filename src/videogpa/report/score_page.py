@@ -95,6 +95,14 @@ def list_headline(videos: Sequence[ShownVideo], failed: Sequence[Score]) -> str:
     return f"{count} video{'' if count == 1 else 's'}: {', '.join(parts)}"
 
 
+def video_headline(video: ShownVideo, rank: int, judged: int) -> str:
+    """The score of one video in one sentence; `rank` is its place among the `judged` ones."""
+    value = _overall(video)
+    if value is None:
+        return f"{video.name} cannot be judged"
+    return f"Consistency {number(value, 2)}" + (f": place {rank} of {judged}" if judged > 1 else "")
+
+
 def metric_reasons(score: Score, facts: Mapping[str, MetricFacts]) -> dict[str, str]:
     """Why each metric without a value has none: its own reason, or that of the geometry it needs."""
     found = dict(_reasons(score.reason or "", ["geometry", *(f.name for f in facts.values())]))
@@ -115,18 +123,10 @@ def _reasons(text: str, names: Sequence[str]) -> list[tuple[str, str]]:
 def _video_context(
     video: ShownVideo, rank: int, videos: Sequence[ShownVideo], about: Measurement
 ) -> dict[str, Any]:
-    exhibit, value = video.exhibit, _overall(video)
-    judged = sum(_overall(v) is not None for v in videos)
-    headline = f"{video.name} cannot be judged"
-    if value is not None:
-        headline = (
-            f"Consistency {number(value, 2)}, {rank} of {judged}"
-            if judged > 1
-            else f"Consistency {number(value, 2)}"
-        )
+    exhibit = video.exhibit
     return {
         "video": video,
-        "headline": headline,
+        "headline": video_headline(video, rank, sum(_overall(v) is not None for v in videos)),
         "up": "../../",
         "panels": PANELS,
         "figures": _figures(exhibit) if exhibit.centers else None,

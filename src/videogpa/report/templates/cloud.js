@@ -20,7 +20,7 @@ function showCloud(canvas, controls) {
   const uniform = (name) => gl.getUniformLocation(program, name);
   const place = { projection: uniform("projection"), home: uniform("home"), size: uniform("size") };
 
-  const start = () => ({ target: [...cloud.middle], distance: 1.9 * cloud.distance, yaw: 0.45, pitch: 0.35 });
+  const start = () => ({ target: [...cloud.middle], distance: 1.6 * cloud.distance, yaw: 0.45, pitch: 0.35 });
   let view = start();
   let frame = 0;
   let waiting = false;

@@ -10,7 +10,7 @@ function followFrames(exhibit) {
   const bars = Array.from({ length: count }, (_, i) => document.getElementById(`errors-frame-${i}`));
   const show = (frame) => {
     slider.setAttribute("aria-valuetext", `frame ${frame}`);
-    now.textContent = `Frame ${frame} of 0 to ${count - 1}`;
+    now.textContent = `Frame ${frame} / ${count - 1}`;
     bars.forEach((bar, i) => bar?.classList.toggle("now", i === frame));
     document.dispatchEvent(new CustomEvent("frame", { detail: frame }));
   };
