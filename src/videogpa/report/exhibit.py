@@ -47,7 +47,7 @@ class Exhibit(BaseModel):
     panels: names of the videos (`<name>.mp4`) that play together. errors: mean of each frame's error map over
     its judged pixels, in [0, 1]; None where none was judged. worst: the frame with the largest. coverage:
     share of all pixels that were judged. centers, forward [t][3]: where each camera is and looks, in the axes of
-    the first one (x right, y down, z forward). points: how many the cloud shows.
+    the first one (x right, y down, z forward). points: how many the cloud shows; there is none without.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,7 +75,8 @@ def write_exhibit(folder: Path, frames: Video, geometry: GeometryPrediction | No
         errors, judged = _error_maps(geometry)
         videos |= _geometry_videos(geometry, error_colors(errors, judged))
         cloud = cloud_of(geometry)
-        _write_cloud(folder / CLOUD, geometry, cloud, videos)
+        if len(cloud.points):
+            _write_cloud(folder / CLOUD, geometry, cloud, videos)
         exhibit = exhibit.model_copy(
             update=_findings(geometry, errors, judged) | {"points": min(len(cloud.points), MOST_POINTS)}
         )
@@ -138,7 +139,7 @@ def _write_cloud(path: Path, geometry: GeometryPrediction, cloud: Cloud, videos:
     """The points and cameras as a script: a page opened as a file may load scripts, but not data."""
     shown = thinned(cloud, MOST_POINTS)
     column, row = shown.pixel.long().unbind(-1)
-    middle = cloud.points.median(0).values if len(cloud.points) else torch.zeros(3)
+    middle = cloud.points.median(0).values
     distance = (middle - camera_centers(geometry.extrinsics_w2c)).norm(dim=-1).median().item()
     height, width = geometry.images.shape[2:]
     drawn = frustums(geometry.extrinsics_w2c, geometry.intrinsics, (height, width), FRUSTUM * distance)
@@ -148,7 +149,7 @@ def _write_cloud(path: Path, geometry: GeometryPrediction, cloud: Cloud, videos:
     }
     described = {
         "points": len(shown.points),
-        "thinning": len(cloud.points) / max(len(shown.points), 1),
+        "thinning": len(cloud.points) / len(shown.points),
         "middle": middle.tolist(),
         "distance": distance,
         "size": [height, width],
