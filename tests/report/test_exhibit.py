@@ -76,8 +76,12 @@ def test_large_clouds_are_thinned(tmp_path, monkeypatch):
     assert cloud(tmp_path)["thinning"] == pytest.approx(5 * 48 * 48 / 100)
 
 
-def test_without_geometry_there_are_only_frames(tmp_path):
-    write_exhibit(tmp_path, geometry().images, None)
+LOST = dataclasses.replace(geometry(), extrinsics_w2c=geometry().extrinsics_w2c * torch.nan)
+
+
+@pytest.mark.parametrize("none", [None, LOST], ids=["no geometry", "no cameras"])
+def test_without_geometry_there_are_only_frames(tmp_path, none):
+    write_exhibit(tmp_path, geometry().images, none)
     found = read_exhibit(tmp_path)
     assert (found.panels, found.errors, found.worst, found.coverage) == (["frames"], [], None, None)
     assert {p.name for p in tmp_path.iterdir()} == {"frames.mp4", "picture.png", "exhibit.json"}

@@ -31,8 +31,10 @@ def points_of(prediction: GeometryPrediction, min_confidence: float | int, most:
     """The prediction's points, thinned evenly where there are more than `most`.
 
     Raises:
-        CannotJudge: it has none.
+        CannotJudge: it has none, or its cameras are not finite.
     """
+    if not (prediction.extrinsics_w2c.isfinite().all() and prediction.intrinsics.isfinite().all()):
+        raise CannotJudge("the cameras are not finite")
     cloud = cloud_of(prediction, min_confidence)
     if not len(cloud.points):
         raise CannotJudge(f"no pixel has a known depth and a confidence above {min_confidence:g}")

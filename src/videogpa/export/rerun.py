@@ -12,8 +12,6 @@ from videogpa.export.base import FRUSTUM_DEPTH, HALF_PIXEL, median_depth, points
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.video_io import to_uint8
 
-METERS = 1.0
-
 
 def write(folder: Path, name: str, prediction: GeometryPrediction, min_confidence: float | int = 0) -> Path:
     """`<name>.rrd`: the cloud of all frames, and on the timeline `frame` the picture and depth of each camera.
@@ -58,7 +56,7 @@ def write(folder: Path, name: str, prediction: GeometryPrediction, min_confidenc
                 ),
             )
             recording.log("world/camera/picture", rerun.Image(pictures[i]))
-            recording.log("world/camera/depth", rerun.DepthImage(prediction.depth[i].numpy(), meter=METERS))
+            recording.log("world/camera/depth", rerun.DepthImage(prediction.depth[i].numpy(), meter=1.0))
         recording.flush()
         recording.disconnect()
     return path

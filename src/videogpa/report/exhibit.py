@@ -66,11 +66,14 @@ class Exhibit(BaseModel):
 
 
 def write_exhibit(folder: Path, frames: Video, geometry: GeometryPrediction | None) -> None:
-    """Write videos, thumbnails, the point cloud and `exhibit.json` of one video into `folder`."""
+    """Write videos, thumbnails, the point cloud and `exhibit.json` of one video into `folder`.
+
+    A geometry whose cameras are not finite is shown as none.
+    """
     videos = {"frames": frames}
     count, _, height, width = frames.shape
     exhibit = Exhibit(frames=count, height=height, width=width, panels=[])
-    if geometry is not None:
+    if geometry is not None and _has_cameras(geometry):
         geometry = _in_first_camera(geometry)
         errors, judged = _error_maps(geometry)
         videos |= _geometry_videos(geometry, error_colors(errors, judged))
@@ -94,6 +97,10 @@ def write_exhibit(folder: Path, frames: Video, geometry: GeometryPrediction | No
 def read_exhibit(folder: Path) -> Exhibit:
     """What `write_exhibit` described."""
     return Exhibit.model_validate_json((folder / DESCRIPTION).read_bytes())
+
+
+def _has_cameras(geometry: GeometryPrediction) -> bool:
+    return bool(geometry.extrinsics_w2c.isfinite().all() and geometry.intrinsics.isfinite().all())
 
 
 def _in_first_camera(geometry: GeometryPrediction) -> GeometryPrediction:

@@ -38,6 +38,7 @@ function showCloud(canvas, controls) {
     gl.clearColor(...rgb(style.backgroundColor), 1);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     gl.enable(gl.DEPTH_TEST);
+    gl.depthFunc(gl.LEQUAL); // the marked camera is drawn over its own lines
     gl.useProgram(program);
     gl.uniformMatrix4fv(place.projection, false, projection(camera, cloud.distance));
     gl.uniform3fv(place.home, home);
