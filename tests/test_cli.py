@@ -49,8 +49,10 @@ def test_version(videogpa):
 
 def test_a_bad_video_fails_alone(videogpa, clips, tmp_path):
     code, _, err = videogpa(
-        "score", clips, "--geometry", "embedded", "--json", tmp_path / "s.json", "--workers", 1
-    )
+        "score", clips, "--geometry", "embedded", "--json", tmp_path / "s.json", "--report", tmp_path / "r",
+        "--workers", 1,
+    )  # fmt: skip
+    assert (tmp_path / "r" / "index.html").exists()
     result = json.loads((tmp_path / "s.json").read_text())
     by_name = {v["path"].split("/")[-1]: v for v in result["videos"]}
     assert code == 3
@@ -96,6 +98,8 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--lora", "nonsense"], "NAME=FOLDER"),
         (["run", "nonsense", "--out", "{tmp}/o"], "no recipes plug-in named 'nonsense'"),
         (["list", "colours"], "'colours'"),
+        (["export", "{tmp}/x.mkv", "--out", "{tmp}/o", "--format", "obj"], "no export plug-in named 'obj'"),
+        (["export", "{tmp}/x.mkv", "--out", "{tmp}/o", "--format", "ply"], "x.mkv does not exist"),
     ],
 )
 def test_wrong_input_is_one_clear_line(videogpa, tmp_path, arguments, message):
@@ -126,7 +130,7 @@ def test_debug_shows_the_traceback(monkeypatch, tmp_path):
         cli.main()
 
 
-@pytest.mark.parametrize("kind", ["families", "geometry", "metrics", "recipes"])
+@pytest.mark.parametrize("kind", ["families", "geometry", "metrics", "recipes", "export"])
 def test_list_names_and_describes(videogpa, kind):
     code, out, _ = videogpa("list", kind)
     assert code == 0

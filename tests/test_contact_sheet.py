@@ -3,9 +3,7 @@ import dataclasses
 import torch
 
 from tests.metrics.scenes import prediction
-from videogpa.contact_sheet import GAP, UNJUDGED, contact_sheet, depth_colors, error_colors
-
-GREY = torch.full((3,), UNJUDGED)
+from videogpa.contact_sheet import GAP, contact_sheet
 
 
 def test_a_sheet_has_three_rows_of_enlarged_frames():
@@ -24,20 +22,6 @@ def test_without_geometry_there_are_only_the_frames():
 
 def test_large_frames_keep_their_size():
     assert contact_sheet(torch.rand(2, 3, 150, 200), None).shape == (3, 150, 400 + GAP)
-
-
-def test_what_is_wrong_is_brighter_than_what_is_right_and_the_unjudged_is_grey():
-    errors = torch.tensor([[[0.1, 0.9, 0.9]]])
-    right, wrong, unjudged = error_colors(errors, torch.tensor([[[True, True, False]]]))[0, :, 0].T
-    assert right.sum() < wrong.sum()
-    assert torch.equal(unjudged, GREY)
-
-
-def test_near_is_brighter_than_far_and_unknown_depth_is_grey():
-    near, far, unknown = depth_colors(torch.tensor([[[1.0, 9.0, 0.0]]]))[0, :, 0].T
-    assert near.sum() > far.sum()
-    assert torch.equal(unknown, GREY)
-    assert torch.equal(depth_colors(torch.zeros(1, 1, 1))[0, :, 0, 0], GREY)
 
 
 def test_a_spoiled_frame_lights_up():

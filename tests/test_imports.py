@@ -14,7 +14,7 @@ FLOORS = (
     {"errors", "types", "tensors"},
     {"artifact", "plugin", "video_io", "weights"},
     {"families", "geometry", "metrics", "dpo", "world", "engines"},
-    {"contact_sheet", "report"},
+    {"false_colors", "contact_sheet", "report", "export"},
     {"stages"},
     {"run", "recipes", "study"},
     {"cli"},
@@ -27,6 +27,8 @@ DOORS = {
     ("geometry", "world"),
     ("world", "geometry"),
     ("world", "metrics"),
+    ("contact_sheet", "false_colors"),
+    ("report", "false_colors"),
     ("report", "contact_sheet"),
     ("recipes", "run"),
 }

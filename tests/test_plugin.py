@@ -15,7 +15,7 @@ def test_the_file_name_is_the_plugin_name(tmp_path, monkeypatch):
     assert plugin.load("recipes", "freshly_added").answer == 42
 
 
-@pytest.mark.parametrize("kind", ["families", "geometry", "metrics", "recipes"])
+@pytest.mark.parametrize("kind", ["families", "geometry", "metrics", "recipes", "export"])
 def test_listing_imports_nothing_and_leaves_shared_modules_out(kind):
     before = set(sys.modules)
     names = plugin.available(kind)

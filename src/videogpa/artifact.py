@@ -162,7 +162,7 @@ def open_artifact(
             leftover.unlink()
         record = _read_record(folder) or identity | {"environments": []}
         _require_same(folder, record, identity)
-        environment = _environment()
+        environment = library_versions()
         if environment not in record["environments"] and not (folder / MANIFEST).exists():
             record["environments"].append(environment)
             write_json_atomic(folder / CONFIG, record)
@@ -252,6 +252,17 @@ def hash_input(path: Path) -> str:
     return hash_json({p.relative_to(path).as_posix(): hash_file(p) for p in files})
 
 
+def library_versions() -> dict[str, str]:
+    """Versions of Python, of this package and of the libraries that results depend on."""
+    versions = {"python": platform.python_version(), "videogpa": videogpa.__version__}
+    for name in RECORDED_LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
 def _lock(folder: Path) -> BinaryIO:
     # Held by the open file, so it ends with the process however that ends.
     file = (folder / LOCK).open("wb")
@@ -313,16 +324,6 @@ def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
 def _short(value: Any) -> str:
     text = value if value == ABSENT else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _environment() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "videogpa": videogpa.__version__}
-    for name in RECORDED_LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _to_line(row: Row) -> bytes:

@@ -39,21 +39,58 @@ def score(
     heatmaps: Annotated[
         Path | None, typer.Option(help="folder for pictures of where each video breaks")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="folder for a page that shows every video in 3D and where it breaks")
+    ] = None,
     max_frames: Annotated[int, typer.Option(min=2, help="frames looked at, spread over the video")] = 10,
     workers: Workers = CORES,
 ) -> None:
     """Measure the 3D consistency of videos. `consistency` is the overall score; higher is better."""
     from videogpa.artifact import write_json_atomic
+    from videogpa.stages import score_report
     from videogpa.stages.score import ScoreConfig, jobs_for_paths, score_videos, scores_as_json
 
     cfg = ScoreConfig(geometry=geometry, max_frames=max_frames)
     jobs = jobs_for_paths(paths)
-    found = {s.id: s for s in score_videos(cfg, jobs, workers=workers, pictures=heatmaps)}
-    scores = [found[job.id] for job in jobs]
+    if report is None:
+        found = {s.id: s for s in score_videos(cfg, jobs, workers=workers, pictures=heatmaps)}
+        scores = [found[job.id] for job in jobs]
+    else:
+        scores = score_report.run(cfg, jobs, report, workers=workers, pictures=heatmaps)
     if json_file is not None:
         write_json_atomic(json_file, scores_as_json(cfg, scores))
     _print_scores(scores)
+    if report is not None:
+        print(report / "index.html")
     _exit_if_failed(sum(s.status == "failed" for s in scores), len(scores))
+
+
+@app.command()
+def export(
+    source: Annotated[
+        Path, typer.Argument(help="a video, or a saved geometry (scores/geometry/*.safetensors)")
+    ],
+    out: Annotated[Path, typer.Option(help="folder to write into")],
+    formats: Annotated[
+        str, typer.Option("--format", help="one or more of `videogpa list export`, separated by commas")
+    ] = "ply",
+    geometry: Geometry = "sfm",
+    max_frames: Annotated[int, typer.Option(min=2, help="frames looked at, spread over the video")] = 10,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, help="leave out points that are not above it")
+    ] = 0.0,
+) -> None:
+    """Write a video's points and cameras for other programs."""
+    from videogpa.stages.export import ExportConfig, run
+
+    cfg = ExportConfig(
+        formats=tuple(formats.split(",")),
+        geometry=geometry,
+        max_frames=max_frames,
+        min_confidence=min_confidence,
+    )
+    for path in run(cfg, source, out):
+        print(path)
 
 
 @prompts_app.command("world")

@@ -9,15 +9,16 @@ from typing import Literal
 
 from videogpa.errors import InputError
 
-Kind = Literal["families", "geometry", "metrics", "recipes"]
+Kind = Literal["families", "geometry", "metrics", "recipes", "export"]
 SHARED_MODULES = {
     "families": {"base"},
     "geometry": {
-        *("base", "cameras", "splat", "alignment", "embedded_network", "movers"),
+        *("base", "cameras", "cloud", "splat", "alignment", "embedded_network", "movers"),
         *("matching", "bundle", "bootstrap", "triangulation"),
     },
     "metrics": {"base", "warping", "perceptual", "reprojection"},
     "recipes": set(),
+    "export": {"base"},
 }
 
 

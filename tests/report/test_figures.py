@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogpa.report.figures import STAND_INS, Curve, histogram, ranked_gains, running_mean, training_curves
+from videogpa.report.figures import (
+    STAND_INS,
+    Curve,
+    camera_path,
+    frame_errors,
+    histogram,
+    ranked_gains,
+    running_mean,
+    training_curves,
+)
 
 CURVE = Curve(steps=[1, 2, 3], values=[0.7, 0.6, 0.5], held_out_steps=[2], held_out_values=[0.65])
 
@@ -55,3 +64,17 @@ def test_a_running_mean_stays_between_the_extremes(values):
     means = running_mean(values)
     assert means[0] == pytest.approx(values[0])
     assert all(min(values) - 1e-9 <= m <= max(values) + 1e-9 for m in means)
+
+
+def test_every_frame_has_a_bar_that_the_page_can_find():
+    svg = frame_errors([0.1, None, 0.3])
+    assert [f'id="errors-frame-{i}"' in svg for i in range(4)] == [True, True, True, False]
+    assert "nan" not in svg
+
+
+def test_a_path_of_one_place_and_a_long_one_are_drawn():
+    for centers in ([[0.0, 0.0, 0.0]] * 2, [[float(i), -0.1 * i, 0.5 * i] for i in range(4)]):
+        svg = camera_path(centers, [[0.0, 0.0, 1.0]] * len(centers))
+        assert svg.startswith("<svg")
+        assert "nan" not in svg.lower()
+        assert "from above" in svg

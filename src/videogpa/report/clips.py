@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from videogpa.contact_sheet import contact_sheet, error_colors
+from videogpa.contact_sheet import contact_sheet
+from videogpa.false_colors import error_colors, inconsistency
 from videogpa.geometry.base import load_prediction
-from videogpa.metrics.cross_view import error_maps
 from videogpa.video_io import probe, read_video, write_image, write_preview
 
 VIDEOS, SHEETS = "videos", "sheets"
@@ -62,7 +62,7 @@ def show(
     errors = None
     if source.geometry.exists():
         errors = f"{VIDEOS}/{source.name}-errors.mp4"
-        maps = error_colors(*error_maps(load_prediction(source.geometry)))
+        maps = error_colors(*inconsistency(load_prediction(source.geometry)))
         # Geometry sees a limited number of frames: fewer frames last as long as the whole clip.
         pace = fps * len(maps) / probe(source.master).frames
         write_preview(page / errors, maps, fps=pace, scale=ERROR_SCALE if max(maps.shape[2:]) < SMALL else 1)

@@ -46,6 +46,8 @@ STYLE = {
     "axes.unicode_minus": True,
 }
 SMOOTHING = 0.9
+TICK = 0.12
+"""Length of a camera's line of sight, as a share of its path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +130,46 @@ def training_curves(
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.xaxis.get_major_locator().set_params(integer=True)
     return _svg(figure, name)
+
+
+@matplotlib.rc_context(STYLE)
+def frame_errors(errors: Sequence[float | None]) -> str:
+    """One bar a frame, with the id `errors-frame-<i>`; a frame that could not be judged has none."""
+    figure = _figure(480, 170)
+    axes = figure.subplots()
+    bars = axes.bar(np.arange(len(errors)), [e or 0.0 for e in errors], width=0.8, color=ARMS[0])
+    for i, bar in enumerate(bars):
+        bar.set_gid(f"frame-{i}")
+    axes.set_xlim(-0.5, len(errors) - 0.5)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("frame")
+    axes.set_ylabel("mean error")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return _svg(figure, "errors")
+
+
+@matplotlib.rc_context(STYLE)
+def camera_path(centers: Sequence[Sequence[float]], forward: Sequence[Sequence[float]]) -> str:
+    """The cameras from above and from the side, in the axes of the first (x right, y down, z forward)."""
+    figure = _figure(480, 260)
+    places, looks = np.asarray(centers), np.asarray(forward)
+    middle = (places.max(0) + places.min(0)) / 2
+    reach = max(float(np.ptp(places, axis=0).max()), 1e-6)
+    ends = places + TICK * reach * looks
+    views = (("from above", 0, 2, 1, ("right", "forward")), ("from the side", 2, 1, -1, ("forward", "up")))
+    for axes, (title, across, upward, sign, labels) in zip(figure.subplots(1, 2), views, strict=True):
+        x, y = places[:, across], sign * places[:, upward]
+        axes.plot([x, ends[:, across]], [y, sign * ends[:, upward]], color=MUTED, linewidth=1.2)
+        axes.plot(x, y, "o-", color=ARMS[0], linewidth=1.8, markersize=4.5)
+        axes.set_title(title, pad=8)
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        # The same square around the path in both, so that a level path looks level.
+        for limit, centre in ((axes.set_xlim, middle[across]), (axes.set_ylim, sign * middle[upward])):
+            limit(centre - 0.7 * reach, centre + 0.7 * reach)
+        axes.set_aspect("equal")
+        axes.locator_params(nbins=4)
+    return _svg(figure, "path")
 
 
 def running_mean(values: Sequence[float]) -> list[float]:

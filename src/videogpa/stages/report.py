@@ -4,13 +4,9 @@ import csv
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from videogpa.artifact import CONFIG, MANIFEST, ROWS, Manifest, read_manifest, read_rows
 from videogpa.errors import InputError
@@ -34,12 +30,12 @@ from videogpa.report.findings import (
     read_summary,
     remarks,
 )
+from videogpa.report.page import PAGE, render, replacing
 from videogpa.report.table import metric_facts, table_rows
 from videogpa.stages.evaluate import BASE, LARGEST_MOTION_CHANGE, SMALLEST_SHARPNESS
 from videogpa.stages.score import CONSISTENCY
 from videogpa.types import Candidate, EvalRow, PreferencePair, Prompt, Score
 
-PAGE = "index.html"
 OVERALL = "consistency"
 """The name under which rows repeat the metric CONSISTENCY."""
 GUARDS = {
@@ -99,12 +95,12 @@ def run(run_folder: Path, evaluation: Path, out: Path) -> Path:
             holds something that is not a report.
     """
     finished = read_run(run_folder, evaluation)
-    with _replacing(out) as page:
+    with replacing(out) as page:
         context = _context(finished, page)
         (page / DATA).mkdir()
         for name in ("summary.json", ROWS):
             shutil.copyfile(evaluation / name, page / DATA / name)
-        (page / PAGE).write_text(_render(context), encoding="utf-8")
+        (page / PAGE).write_text(render("page.html", context), encoding="utf-8")
     return out
 
 
@@ -354,18 +350,6 @@ def _provenance(run: FinishedRun) -> dict[str, Any]:
     }
 
 
-def _render(context: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("videogpa.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["places"] = number
-    return environment.get_template("page.html").render(context)
-
-
 def _metric(name: str) -> str:
     return CONSISTENCY if name == OVERALL else name
 
@@ -388,22 +372,3 @@ def _require_complete(folder: Path, parts: dict[str, Path]) -> None:
             f"{folder} is not a finished run: {', '.join(missing)} missing or not complete; "
             "`videogpa run` with the same recipe and folder finishes it"
         )
-
-
-@contextmanager
-def _replacing(out: Path) -> Iterator[Path]:
-    """A fresh folder that takes the place of `out` when the block ends well, and vanishes when not."""
-    if out.exists() and not (out / PAGE).exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} holds other files than a report; choose another output folder")
-    fresh, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
-        yield fresh
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
-    finally:
-        for leftover in (fresh, old):
-            shutil.rmtree(leftover, ignore_errors=True)

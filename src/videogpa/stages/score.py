@@ -115,16 +115,17 @@ def score_videos(
     workers: int,
     keep: Path | None = None,
     pictures: Path | None = None,
+    exhibits: Path | None = None,
 ) -> Iterator[Score]:
     """Scores as they are done, in any order. `keep` is a folder for the geometry of every clip, `pictures`
-    one for contact sheets that show where a video breaks.
+    one for contact sheets that show where a video breaks, `exhibits` one for what the pages of a report show.
 
     Raises:
         InputError: an unknown geometry model or metric.
     """
     metric_names(cfg)
     load("geometry", cfg.geometry)
-    make_worker = partial(_make_worker, cfg, keep, pictures)
+    make_worker = partial(_make_worker, cfg, keep, pictures, exhibits)
     for job, result in map_rows(make_worker, jobs, workers=workers, description="scoring"):
         if isinstance(result, RowFailed):
             yield Score(
@@ -154,10 +155,13 @@ def scores_as_json(cfg: ScoreConfig, scores: Sequence[Score]) -> dict[str, Any]:
     }
 
 
-def _make_worker(cfg: ScoreConfig, keep: Path | None, pictures: Path | None) -> Callable[[ScoreJob], Score]:
+def _make_worker(
+    cfg: ScoreConfig, keep: Path | None, pictures: Path | None, exhibits: Path | None
+) -> Callable[[ScoreJob], Score]:
     from videogpa.contact_sheet import contact_sheet
     from videogpa.geometry.base import save_prediction
     from videogpa.metrics.base import Clip
+    from videogpa.report.exhibit import write_exhibit
 
     backend = load("geometry", cfg.geometry).Backend()
     metrics = {name: load("metrics", name) for name in metric_names(cfg)}
@@ -200,6 +204,8 @@ def _make_worker(cfg: ScoreConfig, keep: Path | None, pictures: Path | None) -> 
                 reasons.append(f"{name}: its value is {value}")
         if pictures is not None:
             write_image(pictures / f"{job.id}.png", contact_sheet(frames, geometry))
+        if exhibits is not None:
+            write_exhibit(exhibits / job.id, frames, geometry)
         if CONSISTENCY in values:
             values = {"consistency": values[CONSISTENCY], **values}
         return Score(

@@ -22,7 +22,9 @@ function playTogether(group) {
   }
   player.hidden = false;
 
+  const tell = (share) => group.dispatchEvent(new CustomEvent("moved", { detail: share }));
   const seek = (share) => {
+    tell(share);
     for (const video of videos) {
       if (video.duration) video.currentTime = Math.min(share, 0.999) * video.duration;
     }
@@ -38,6 +40,7 @@ function playTogether(group) {
   const follow = () => {
     if (lead.paused) return;
     slider.value = lead.currentTime / lead.duration;
+    tell(lead.currentTime / lead.duration);
     for (const video of videos.slice(1)) {
       const due = (lead.currentTime / lead.duration) * video.duration;
       if (!video.ended && Math.abs(video.currentTime - due) > LARGEST_DRIFT) video.currentTime = due;

@@ -1,0 +1,1 @@
+"""Geometry for other programs: `export/<format>.py` writes a prediction in the format of that name."""

@@ -1,0 +1,61 @@
+"""The geometry of one video, in the formats of other programs."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from videogpa.errors import CannotJudge, InputError, RowFailed
+from videogpa.geometry.base import GeometryPrediction, load_prediction
+from videogpa.plugin import load
+from videogpa.video_io import read_video
+
+SAVED = ".safetensors"
+
+
+class ExportConfig(BaseModel):
+    """What is exported. The geometry settings mean nothing where a saved prediction is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    formats: tuple[str, ...] = ("ply",)
+    geometry: str = "sfm"
+    max_frames: int = Field(default=10, ge=2)
+    max_side: int | None = Field(default=640, ge=16)
+    min_confidence: float = Field(default=0.0, ge=0)
+
+
+def run(cfg: ExportConfig, source: Path, out: Path) -> list[Path]:
+    """Write every format of `source`, a video or a saved prediction (`geometry/<id>.safetensors` of a scores
+    folder), into `out`; returns what was written.
+
+    Raises:
+        InputError: an unknown format or geometry model, a package that a format needs, or a file that is
+            neither a video nor a prediction.
+        RowFailed: the video cannot be read, or it has no geometry.
+    """
+    formats = [load("export", name) for name in cfg.formats]
+    try:
+        prediction = _prediction(cfg, source)
+        return [f.write(out, source.stem, prediction, cfg.min_confidence) for f in formats]
+    except CannotJudge as unknown:
+        raise RowFailed(f"{source} cannot be exported: {unknown}") from unknown
+
+
+def _prediction(cfg: ExportConfig, source: Path) -> GeometryPrediction:
+    if source.suffix == SAVED:
+        return _saved(source)
+    backend = load("geometry", cfg.geometry).Backend()
+    return backend.predict(read_video(source, max_frames=cfg.max_frames, max_side=cfg.max_side))
+
+
+def _saved(source: Path) -> GeometryPrediction:
+    from safetensors import SafetensorError
+
+    if not source.is_file():
+        raise InputError(f"{source} does not exist")
+    try:
+        return load_prediction(source)
+    except (SafetensorError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{source} holds no geometry prediction: {error}; give a video or a file of scores/geometry"
+        ) from error
