@@ -17,7 +17,8 @@ SHARED_MODULES = {
     "geometry": {
         *("base", "cameras", "splat", "alignment", "embedded_network"),
         *("matching", "bundle", "bootstrap", "triangulation"),
-        *("licenses", "options", "multi_view", "poses", "depth_network", "one_scale", "normals"),
+        *("licenses", "options", "multi_view", "poses", "one_scale", "normals"),
+        *("depth_network", "network_folder", "marigold_pipeline"),
     },
     "metrics": {"base", "warping", "perceptual", "reprojection"},
     "recipes": set(),
