@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 from videogpa.geometry.base import GeometryPrediction
@@ -29,7 +31,7 @@ class MultiViewOutput:
     intrinsics: Intrinsics
 
 
-def fitted(frames: Video, longer_side: int) -> Video:
+def fitted(frames: Video, longer_side: int) -> Float[Tensor, "t 3 height width"]:
     """Frames [t 3 h w] in [0, 1] resized so that the longer side is about that many pixels; multiples of `PATCH`."""
     height, width = frames.shape[-2:]
     ratio = longer_side / max(height, width)

@@ -6,11 +6,11 @@ explains the images best; it is sought on a line, since the scale is free. The o
 those that bring them to the first frame, seen through the poses. What then still differs between frames is shape.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,9 +20,9 @@ from videogpa.geometry.embedded import SHORT_SIDE, SMALLEST_OVERLAP
 from videogpa.geometry.poses import alignment
 from videogpa.tensors import Depth, Intrinsics, Video
 
-DEPTH_RATIOS = (1.2, 1.5, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0, 32.0)
-"""Candidates for how many times farther the far end (2nd percentile of inverse depth) is than the near end (98th)."""
-TYPICAL_RATIO = 4.0
+SHIFTS = (0.8, 0.6, 0.45, 0.32, 0.22, 0.14, 0.07, 0.03)
+"""Candidates for the first frame's shift: inverse depth at the far end (2nd percentile) over the near end (98th)."""
+TYPICAL_SHIFT = 0.25
 """Taken where the images cannot tell: a camera that only turns looks the same whatever the depth."""
 INDIFFERENCE = 0.05
 """The images cannot tell where the worst candidate leaves at most this share more unexplained than the best."""
@@ -47,9 +47,8 @@ def first_inverse_depth(
     if near - far <= SMALLEST_RELIEF * answer.abs().amax():
         raise CannotJudge("the depth network sees no relief in the first frame")
     share = (answer - far) / (near - far)
-    return _shifted(
-        share, _depth_ratio([_unexplained(images, _shifted(share, r), intrinsics) for r in DEPTH_RATIOS])
-    )
+    shift = _best_shift(lambda shift: _unexplained(images, _shifted(share, shift), intrinsics))
+    return _shifted(share, shift)
 
 
 def brought_to_first(
@@ -60,8 +59,8 @@ def brought_to_first(
 ) -> Depth:
     """Inverse depth of frames 1 to t [t h w] from their affine-invariant `answers`, the scale being that of frame 0.
 
-    `extrinsics` [1+t 3 4] and `intrinsics` [1+t 3 3] are those of all frames. Scale and shift minimise the Cauchy
-    loss over the pixels of frame 0, moved into each frame: what one of the two hides counts little.
+    `extrinsics` [1+t 3 4] and `intrinsics` [1+t 3 3] are those of all frames. Scale and shift minimise the
+    Geman-McClure loss over the pixels of frame 0, moved into each frame: what one of the two hides counts little.
 
     Raises:
         CannotJudge: no positive scale brings a frame to the first one.
@@ -86,9 +85,9 @@ def in_front(inverse: Float[Tensor, "*t h w"]) -> Float[Tensor, "*t h w"]:
     return inverse.maximum(floor[..., None, None])
 
 
-def _shifted(share: Float[Tensor, "h w"], ratio: float) -> Float[Tensor, "h w"]:
-    """Inverse depth, median 1, in which 0 and 1 of `share` are `ratio` apart."""
-    inverse = share + 1 / (ratio - 1)
+def _shifted(share: Float[Tensor, "h w"], shift: float) -> Float[Tensor, "h w"]:
+    """Inverse depth, median 1, that is `shift` times as large where `share` is 0 as where it is 1."""
+    inverse = shift + (1 - shift) * share
     return in_front(inverse / inverse.median())
 
 
@@ -99,31 +98,55 @@ def _unexplained(images: Video, inverse: Float[Tensor, "h w"], intrinsics: Intri
     return share[1:].nan_to_num(1).mean().item()
 
 
-def _depth_ratio(unexplained: Sequence[float]) -> float:
-    """The lowest point of the parabola through the best candidate and its neighbours, over the log of the ratio."""
-    best = min(range(len(unexplained)), key=lambda i: unexplained[i])
-    if max(unexplained) <= (1 + INDIFFERENCE) * unexplained[best]:
-        return TYPICAL_RATIO
-    if best in (0, len(unexplained) - 1):
-        return DEPTH_RATIOS[best]
-    nodes = np.log(DEPTH_RATIOS[best - 1 : best + 2])
-    curvature, slope, _ = np.polyfit(nodes, unexplained[best - 1 : best + 2], 2)
-    return float(np.exp(-slope / (2 * curvature))) if curvature > 0 else DEPTH_RATIOS[best]
+def _best_shift(unexplained: Callable[[float], float]) -> float:
+    """The shift that leaves least unexplained: the best candidate, looked at closer on both sides, then a parabola."""
+    costs = {shift: unexplained(shift) for shift in SHIFTS}
+    if max(costs.values()) <= (1 + INDIFFERENCE) * min(costs.values()):
+        return TYPICAL_SHIFT
+    low, middle, high = _around_lowest(costs)
+    costs |= {shift: unexplained(shift) for shift in ((low + middle) / 2, (middle + high) / 2)}
+    nodes = _around_lowest(costs)
+    curvature, slope, _ = np.polyfit(nodes, [costs[shift] for shift in nodes], 2)
+    lowest = -slope / (2 * curvature) if curvature > 0 else nodes[1]
+    return float(np.clip(lowest, nodes[0], nodes[2]))
+
+
+def _around_lowest(costs: Mapping[float, float]) -> list[float]:
+    """The shift of the lowest cost between its neighbours; the outermost three where it lies at an end."""
+    shifts = sorted(costs)
+    best = min(range(len(shifts)), key=lambda i: costs[shifts[i]])
+    middle = min(max(best, 1), len(shifts) - 2)
+    return shifts[middle - 1 : middle + 2]
 
 
 def _affine_fit(
     x: Float[Tensor, "t n"], y: Float[Tensor, "t n"], weight: Float[Tensor, "t n"]
 ) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"], Float[Tensor, " t"]]:
-    """Scale a and shift b of y = a x + b by iteratively reweighted least squares, and the median of |misfit| / y."""
-    robust = weight
+    """Scale a and shift b of y = a x + b by iteratively reweighted least squares, and the median of |misfit| / y.
+
+    They start where medians and median deviations agree, which something near that only one frame shows, large in x
+    and small in y, cannot pull away as it would a least-squares start.
+    """
+    (middle_x, spread_x), (middle_y, spread_y) = (_middle_and_spread(v, weight > 0) for v in (x, y))
+    a = spread_y / spread_x.clamp_min(1e-9)
+    b = middle_y - a * middle_x
     for _ in range(ITERATIONS):
-        total = robust.sum(1, keepdim=True).clamp_min(1e-9)
-        mean_x, mean_y = ((robust * v).sum(1, keepdim=True) / total for v in (x, y))
-        spread = (robust * (x - mean_x).square()).sum(1, keepdim=True).clamp_min(1e-12)
-        a = (robust * (x - mean_x) * (y - mean_y)).sum(1, keepdim=True) / spread
-        b = mean_y - a * mean_x
         error = torch.where(weight > 0, (y - a * x - b).abs(), torch.nan)
         size = 1.4826 * error.nanmedian(1, keepdim=True).values.nan_to_num(1).clamp_min(1e-6)
-        robust = weight / (1 + (error.nan_to_num(0) / (2 * size)).square())
-    misfit = (error / y).nanmedian(1).values.nan_to_num(torch.inf)
-    return a[:, 0], b[:, 0], misfit
+        robust = weight / (1 + (error.nan_to_num(0) / (2 * size)).square()).square()
+        total = robust.sum(1, keepdim=True).clamp_min(1e-9)
+        mean_x, mean_y = ((robust * v).sum(1, keepdim=True) / total for v in (x, y))
+        variance = (robust * (x - mean_x).square()).sum(1, keepdim=True).clamp_min(1e-12)
+        a = (robust * (x - mean_x) * (y - mean_y)).sum(1, keepdim=True) / variance
+        b = mean_y - a * mean_x
+    misfit = torch.where(weight > 0, (y - a * x - b).abs() / y, torch.nan)
+    return a[:, 0], b[:, 0], misfit.nanmedian(1).values.nan_to_num(torch.inf)
+
+
+def _middle_and_spread(
+    values: Float[Tensor, "t n"], valid: Bool[Tensor, "t n"]
+) -> tuple[Float[Tensor, "t 1"], Float[Tensor, "t 1"]]:
+    """Median and median absolute deviation."""
+    known = torch.where(valid, values, torch.nan)
+    middle = known.nanmedian(1, keepdim=True).values
+    return middle, (known - middle).abs().nanmedian(1, keepdim=True).values
