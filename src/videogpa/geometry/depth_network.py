@@ -52,9 +52,8 @@ class DepthNetwork:
         size = (frames.shape[-2], frames.shape[-1])
         outputs = [self.network(pixel_values=x[None].to(self.device)) for x in prepared(frames, self.format)]
         answer = torch.cat([at_size(o.predicted_depth[:, None].float(), size)[:, 0] for o in outputs])
-        views = [getattr(o, "field_of_view", None) for o in outputs]
-        seen = None if views[0] is None else torch.stack([v.float().reshape(()) for v in views]).cpu()
-        return MonocularDepth(answer=answer.cpu(), field_of_view=seen)
+        views = [o.field_of_view.flatten().float() for o in outputs if o.get("field_of_view") is not None]
+        return MonocularDepth(answer=answer.cpu(), field_of_view=torch.cat(views).cpu() if views else None)
 
 
 def kind_of(config, folder: Path) -> Kind:

@@ -77,10 +77,10 @@ def prepared(frames: Video, form: InputFormat) -> Float[Tensor, "t 3 height widt
     With the aspect ratio kept, the side that needs less change comes to its size (Ranftl et al., MiDaS).
     """
     sides = tuple(frames.shape[-2:])
-    goal = sides if form.size is None else form.size
+    goal: tuple[float, ...] = sides if form.size is None else form.size
     if form.keep_aspect:
         ratio = min((g / s for g, s in zip(goal, sides, strict=True)), key=lambda r: abs(1 - r))
-        goal = (ratio * sides[0], ratio * sides[1])
+        goal = tuple(ratio * side for side in sides)
     size = [max(1, round(side / form.multiple)) * form.multiple for side in goal]
     if tuple(size) != sides:
         frames = F.interpolate(frames, size, mode="bicubic", antialias=True).clamp(0, 1)
