@@ -30,6 +30,7 @@ def test_options_reach_the_constructor_in_its_types():
         ("vggt", {}, "'vggt' needs the option 'weights'"),
         ("vggt", {"weights": "w", "poses": "guessed"}, "cannot use poses=guessed"),
         ("sfm", {"working_side": "wide"}, "cannot use working_side=wide"),
+        ("sfm", {"field_of_view_deg": float("nan")}, "cannot use field_of_view_deg=nan"),
         ("magic", {}, "no geometry plug-in named 'magic'"),
     ],
 )

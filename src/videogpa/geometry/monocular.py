@@ -33,8 +33,8 @@ SMALLEST_KNOWN_SHARE = 0.5
 
 def licenses(weights: Path, normals: Path | None = None, **_: object) -> dict[str, str]:
     """What the model cards of the folders say."""
-    found = {f"monocular ({weights})": folder_license(weights)}
-    return found if normals is None else found | {f"monocular ({normals})": folder_license(normals)}
+    found = {f"monocular {weights.name}": folder_license(weights)}
+    return found if normals is None else found | {f"monocular {normals.name}": folder_license(normals)}
 
 
 class Backend:

@@ -84,7 +84,7 @@ def protocol(name: str, options: Options) -> dict[str, Any]:
     return {"options": {option: _plain(value) for option, value in values.items()}, "weights": content}
 
 
-_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 def _fields(backend: type) -> dict[str, Any]:
