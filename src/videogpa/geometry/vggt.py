@@ -23,8 +23,8 @@ LICENSE = "CC-BY-NC-4.0 unless its card differs"
 RESEARCH_LICENSE = "CC-BY-NC-4.0"
 SCALE = "relative"
 PREDICTS = ("depth", "poses", "confidence")
-NEEDS = ("vggt",)
-INSTALL = "pip install --no-deps git+https://github.com/facebookresearch/vggt"
+NEEDS = ("vggt", "einops")
+INSTALL = "pip install einops && pip install --no-deps git+https://github.com/facebookresearch/vggt"
 WEIGHT_OPTIONS = ("weights",)
 
 
@@ -92,7 +92,7 @@ def load_network(folder: Path) -> nn.Module:
     try:
         network_type = importlib.import_module("vggt.models.vggt").VGGT
     except ImportError as error:
-        raise InputError(f"geometry 'vggt' needs the package vggt: {INSTALL} ({error})") from error
+        raise InputError(f"geometry 'vggt' needs packages: {INSTALL} ({error})") from error
     try:
         # It reports on standard output, where results go.
         with redirect_stdout(sys.stderr):
