@@ -65,6 +65,7 @@ def test_a_bad_video_fails_alone(videogpa, clips, tmp_path):
         assert by_name[name]["reason"]
         assert by_name[name]["metrics"] == {}
     assert result["geometry"] == "embedded"
+    assert result["licenses"] == {"embedded": "Apache-2.0"}
     assert len(result["protocol"]) == 16
 
 
@@ -88,6 +89,17 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
     [
         (["score", "{tmp}/nothing_here"], "contains no video"),
         (["score", "{tmp}/x.mkv", "--geometry", "magic"], "no geometry plug-in named 'magic'"),
+        (["score", "{tmp}/x.mkv", "--geometry-option", "wide"], "'wide' is not of the form NAME=VALUE"),
+        (["score", "{tmp}/x.mkv", "--geometry-option", "wide=1"], "'sfm' has no option 'wide'"),
+        (["score", "{tmp}/x.mkv", "--geometry", "vggt"], "needs the option 'weights'"),
+        (
+            ["score", "{tmp}/x.mkv", "--geometry", "vggt", "--geometry-option", "weights={tmp}"],
+            "add --accept-license CC-BY-NC-4.0",
+        ),
+        (
+            ["sample", "--out", "{tmp}/o", "--prompt", "a room", "--best-of", "2", "--geometry", "magic"],
+            "no geometry plug-in named 'magic'",
+        ),
         (["sample", "--out", "{tmp}/o"], "give either --prompts"),
         (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--model", "{tmp}/no"], "does not exist"),
         (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--lora", "{tmp}/no"], "does not exist"),
@@ -135,6 +147,31 @@ def test_list_names_and_describes(videogpa, kind):
     code, out, _ = videogpa("list", kind)
     assert code == 0
     assert all(len(line.split(maxsplit=1)) == 2 for line in out.strip().splitlines())
+
+
+def test_geometry_models_are_listed_with_their_terms(videogpa, monkeypatch):
+    monkeypatch.setattr(cli, "installed", lambda modules: not modules)
+    code, out, _ = videogpa("list", "geometry")
+    lines = out.splitlines()
+    rows = {line.split()[0]: line for line in lines}
+    assert code == 0
+    assert max(map(len, lines)) <= 120
+    assert "Apache-2.0" in rows["embedded"]
+    assert rows["vggt"].split()[1] == "no"
+    assert lines[lines.index(rows["vggt"]) + 1].strip().startswith("pip install")
+    assert rows["monocular"].split()[1] == "yes"
+    assert rows["sfm"].endswith("depth poses confidence")
+
+
+def test_options_and_consents_reach_the_scores(videogpa, clips, tmp_path):
+    code, _, err = videogpa(
+        "score", clips / "good.mkv", "--geometry", "embedded", "--geometry-option", "field_of_view_degrees=50",
+        "--accept-license", "unknown", "--json", tmp_path / "s.json", "--workers", 1,
+    )  # fmt: skip
+    assert code == 0, err
+    videogpa("score", clips / "good.mkv", "--geometry", "embedded", "--json", tmp_path / "p.json")
+    protocols = [json.loads((tmp_path / name).read_text())["protocol"] for name in ("s.json", "p.json")]
+    assert protocols[0] != protocols[1]
 
 
 def test_best_of_keeps_the_most_consistent(videogpa, tmp_path):

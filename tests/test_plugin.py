@@ -23,6 +23,19 @@ def test_listing_imports_nothing_and_leaves_shared_modules_out(kind):
     assert {name for name in set(sys.modules) - before if name.startswith(f"videogpa.{kind}.")} == set()
 
 
+def test_declarations_are_read_without_importing():
+    before = set(sys.modules)
+    says = plugin.declared("geometry", "depth_anything_3")
+    assert says["LICENSES"]["giant"] == "CC-BY-NC-4.0"
+    assert says["NEEDS"][0] == "depth_anything_3"
+    assert "videogpa.geometry.depth_anything_3" not in set(sys.modules) - before
+
+
+def test_installed_asks_for_every_module():
+    assert plugin.installed(["json", "torch"])
+    assert not plugin.installed(["json", "no_such_module_anywhere"])
+
+
 def test_a_dotted_path_loads_any_module(tmp_path, monkeypatch):
     (tmp_path / "their_package").mkdir()
     (tmp_path / "their_package" / "metric.py").write_text("HIGHER_IS_BETTER = True\n")

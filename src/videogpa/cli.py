@@ -1,5 +1,6 @@
 """The command line: parse, run a stage, print where the result is."""
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typer.exceptions import TyperException
 
 from videogpa import __version__
 from videogpa.errors import InputError, RowFailed
-from videogpa.plugin import Kind, available, describe
+from videogpa.plugin import Kind, available, declared, describe, installed
 from videogpa.types import AnyRow, Score
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(
@@ -27,6 +28,14 @@ Out = Annotated[Path, typer.Option(help="folder to write; finished rows in it ar
 Workers = Annotated[int, typer.Option(min=1, help="worker processes")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="redo what a changed configuration made stale")]
 Geometry = Annotated[str, typer.Option(help="geometry model; see `videogpa list geometry`")]
+GeometryOptions = Annotated[
+    list[str] | None,
+    typer.Option("--geometry-option", help="NAME=VALUE for the geometry model, repeatable"),
+]
+AcceptedLicenses = Annotated[
+    list[str] | None,
+    typer.Option("--accept-license", help="licence of weights that you agree to, repeatable"),
+]
 Model = Annotated[str, typer.Option(help="'embedded' or a diffusers folder")]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -35,6 +44,8 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def score(
     paths: Annotated[list[Path], typer.Argument(help="videos, or folders of videos")],
     geometry: Geometry = "sfm",
+    geometry_option: GeometryOptions = None,
+    accept_license: AcceptedLicenses = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write all metrics to this file")] = None,
     heatmaps: Annotated[
         Path | None, typer.Option(help="folder for pictures of where each video breaks")
@@ -48,9 +59,9 @@ def score(
     """Measure the 3D consistency of videos. `consistency` is the overall score; higher is better."""
     from videogpa.artifact import write_json_atomic
     from videogpa.stages import score_report
-    from videogpa.stages.score import ScoreConfig, jobs_for_paths, score_videos, scores_as_json
+    from videogpa.stages.score import jobs_for_paths, score_videos, scores_as_json
 
-    cfg = ScoreConfig(geometry=geometry, max_frames=max_frames)
+    cfg = _score_config(geometry, geometry_option, accept_license, max_frames=max_frames)
     jobs = jobs_for_paths(paths)
     if report is None:
         found = {s.id: s for s in score_videos(cfg, jobs, workers=workers, pictures=heatmaps)}
@@ -75,6 +86,8 @@ def export(
         str, typer.Option("--format", help="one or more of `videogpa list export`, separated by commas")
     ] = "ply",
     geometry: Geometry = "sfm",
+    geometry_option: GeometryOptions = None,
+    accept_license: AcceptedLicenses = None,
     max_frames: Annotated[int, typer.Option(min=2, help="frames looked at, spread over the video")] = 10,
     min_confidence: Annotated[
         float, typer.Option(min=0, help="leave out points that are not above it")
@@ -85,8 +98,7 @@ def export(
 
     cfg = ExportConfig(
         formats=tuple(formats.split(",")),
-        geometry=geometry,
-        max_frames=max_frames,
+        score=_score_config(geometry, geometry_option, accept_license, max_frames=max_frames),
         min_confidence=min_confidence,
     )
     for path in run(cfg, source, out):
@@ -140,6 +152,8 @@ def sample(
         int | None, typer.Option(min=2, help="draw that many per prompt and keep the most consistent")
     ] = None,
     geometry: Geometry = "embedded",
+    geometry_option: GeometryOptions = None,
+    accept_license: AcceptedLicenses = None,
     seed: int = 0,
     frames: int = 9,
     height: int = 48,
@@ -157,6 +171,9 @@ def sample(
     from videogpa.stages import sample as sample_stage
     from videogpa.stages import score as score_stage
 
+    score_cfg = _score_config(geometry, geometry_option, accept_license)
+    if best_of is not None:
+        score_stage.check(score_cfg)
     if prompt is not None and prompts is None:
         prompts = prompts_stage.run_single(prompt, image, out / "prompts", overwrite=overwrite)
     elif prompt is not None or prompts is None:
@@ -171,13 +188,7 @@ def sample(
         print(drawn)
         _exit_if_rows_failed(drawn)
         return
-    scored = score_stage.run(
-        score_stage.ScoreConfig(geometry=geometry),
-        drawn,
-        out / "scores",
-        workers=workers,
-        overwrite=overwrite,
-    )
+    scored = score_stage.run(score_cfg, drawn, out / "scores", workers=workers, overwrite=overwrite)
     best = best_of_stage.run(best_of_stage.BestOfConfig(), drawn, scored, out / "best", overwrite=overwrite)
     print(best)
     _exit_if_rows_failed(drawn, scored, best)
@@ -189,22 +200,16 @@ def score_candidates(
     out: Out,
     prompts: Annotated[Path | None, typer.Option(help="its prompts folder, for oracle metrics")] = None,
     geometry: Geometry = "embedded",
+    geometry_option: GeometryOptions = None,
+    accept_license: AcceptedLicenses = None,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
     """Score every candidate of a sample stage into a scores folder."""
-    from videogpa.stages.score import ScoreConfig, run
+    from videogpa.stages.score import run
 
-    print(
-        run(
-            ScoreConfig(geometry=geometry),
-            candidates,
-            out,
-            prompts=prompts,
-            workers=workers,
-            overwrite=overwrite,
-        )
-    )
+    cfg = _score_config(geometry, geometry_option, accept_license)
+    print(run(cfg, candidates, out, prompts=prompts, workers=workers, overwrite=overwrite))
     _exit_if_rows_failed(out)
 
 
@@ -262,13 +267,14 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="videos per prompt and arm")] = 2,
     steps: int = 8,
     geometry: Geometry = "embedded",
+    geometry_option: GeometryOptions = None,
+    accept_license: AcceptedLicenses = None,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
     """Compare LoRAs with the base on the same prompts and seeds."""
     from videogpa.stages.evaluate import BASE, EvaluateConfig, run
     from videogpa.stages.sample import SampleConfig
-    from videogpa.stages.score import ScoreConfig
 
     arms = {}
     for entry in lora:
@@ -278,7 +284,7 @@ def evaluate(
         arms[name] = Path(folder)
     cfg = EvaluateConfig(
         sample=SampleConfig(model=model, candidates=seeds, steps=steps, keep_latents=False),
-        score=ScoreConfig(geometry=geometry),
+        score=_score_config(geometry, geometry_option, accept_license),
         comparisons=tuple((name, BASE) for name in arms),
     )
     print(run(cfg, prompts, arms, out, workers=workers, overwrite=overwrite) / "summary.json")
@@ -316,6 +322,9 @@ def list_plugins(
     kind: Annotated[Kind, typer.Argument()],
 ) -> None:
     """What can be chosen by name."""
+    if kind == "geometry":
+        _print_geometries()
+        return
     for name in available(kind):
         print(f"{name:18} {describe(kind, name)}")
 
@@ -369,6 +378,41 @@ def _print_scores(scores: Sequence[Score]) -> None:
         ]
         remark = f"  [{'failed: ' if s.status == 'failed' else ''}{s.reason}]" if s.reason else ""
         print("  ".join(cells) + f"  {s.video}{remark}")
+
+
+def _print_geometries() -> None:
+    """One line a model, and the line that installs it where something is missing."""
+    print(f"{'geometry':18}{'installed':11}{'licence of the weights':38}{'scale':11}predicts")
+    for name in available("geometry"):
+        says = declared("geometry", name)
+        here = installed(says["NEEDS"])
+        columns = f"{name:18}{'yes' if here else 'no':11}{says['LICENSE']:38}{says['SCALE']:11}"
+        print(columns + " ".join(says["PREDICTS"]))
+        if not here:
+            print(f"{'':18}{says['INSTALL']}")
+
+
+def _score_config(geometry: str, options: list[str] | None, accepted: list[str] | None, **fields: int):
+    from videogpa.stages.score import ScoreConfig
+
+    return ScoreConfig(
+        geometry=geometry,
+        geometry_options=dict(_name_and_value(entry) for entry in options or []),
+        accepted_licenses=tuple(accepted or ()),
+        **fields,
+    )
+
+
+def _name_and_value(entry: str) -> tuple[str, str | int | float | bool]:
+    """`NAME=VALUE`; a value that JSON reads as a number or truth value is one."""
+    name, separator, text = entry.partition("=")
+    if not (name and separator and text):
+        raise InputError(f"--geometry-option '{entry}' is not of the form NAME=VALUE")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return name, text
+    return name, value if isinstance(value, int | float | bool) else text
 
 
 def _read_config(config_type, path: Path | None):

@@ -2,10 +2,12 @@
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from videogpa.errors import InputError
 
@@ -15,6 +17,8 @@ SHARED_MODULES = {
     "geometry": {
         *("base", "cameras", "cloud", "splat", "alignment", "embedded_network", "movers"),
         *("matching", "bundle", "bootstrap", "triangulation"),
+        *("licenses", "options", "multi_view", "poses", "one_scale", "normals"),
+        *("depth_network", "network_folder", "marigold_pipeline"),
     },
     "metrics": {"base", "warping", "perceptual", "reprojection"},
     "recipes": set(),
@@ -31,9 +35,24 @@ def available(kind: Kind) -> list[str]:
 
 def describe(kind: Kind, name: str) -> str:
     """The first line of a plug-in's documentation, without importing it."""
-    package = importlib.import_module(f"videogpa.{kind}")
-    source = Path(package.__path__[0]) / f"{name}.py"
-    return (ast.get_docstring(ast.parse(source.read_text())) or "").split("\n")[0]
+    return (ast.get_docstring(_source(kind, name)) or "").split("\n")[0]
+
+
+def declared(kind: Kind, name: str) -> dict[str, Any]:
+    """The constants that a plug-in's file sets to a literal, without importing it."""
+    constants = {}
+    for node in _source(kind, name).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                constants[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    return constants
+
+
+def installed(modules: Iterable[str]) -> bool:
+    """Whether all these modules can be found; nothing is imported."""
+    return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
 def load(kind: Kind, name: str) -> ModuleType:
@@ -49,3 +68,8 @@ def load(kind: Kind, name: str) -> ModuleType:
         return importlib.import_module(path)
     except ImportError as error:
         raise InputError(f"cannot import {kind} plug-in '{name}': {error}") from error
+
+
+def _source(kind: Kind, name: str) -> ast.Module:
+    package = importlib.import_module(f"videogpa.{kind}")
+    return ast.parse((Path(package.__path__[0]) / f"{name}.py").read_text())

@@ -35,7 +35,13 @@ class RunConfig(BaseModel):
 
 
 def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> Path:
-    """Run or continue; returns the report's folder. Every stage's folder lies in `out`."""
+    """Run or continue; returns the report's folder. Every stage's folder lies in `out`.
+
+    Raises:
+        InputError: an input is missing or wrong; what scores need is looked at before anything is drawn.
+    """
+    for judged in (cfg.score, cfg.evaluate.score):
+        score.check(judged)
     # Every stage starts workers of its own; what they need is imported once.
     preload("videogpa.families.wan", "videogpa.geometry.embedded", "videogpa.metrics.cross_view", "peft")
     say = _Steps(total=6)

@@ -5,6 +5,7 @@ from tests.export.clips import small
 from videogpa.errors import InputError, RowFailed
 from videogpa.geometry.base import save_prediction
 from videogpa.stages.export import ExportConfig, run
+from videogpa.stages.score import ScoreConfig
 from videogpa.video_io import write_master
 from videogpa.world.render import render
 from videogpa.world.scene import sample_scene
@@ -13,7 +14,7 @@ from videogpa.world.scene import sample_scene
 def test_a_saved_prediction_and_its_video_are_both_exported(tmp_path):
     frames = render(sample_scene(7), 9, 48, 48).rgb
     write_master(tmp_path / "clip.mkv", frames)
-    cfg = ExportConfig(formats=("ply", "glb", "colmap"), geometry="embedded")
+    cfg = ExportConfig(formats=("ply", "glb", "colmap"), score=ScoreConfig(geometry="embedded"))
     written = run(cfg, tmp_path / "clip.mkv", tmp_path / "out")
     assert [path.name for path in written] == ["clip.ply", "clip.glb", "clip-colmap"]
     assert all(path.exists() for path in written)

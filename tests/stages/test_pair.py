@@ -94,6 +94,15 @@ def test_dropped_prompts_keep_their_reason(tmp_path):
     assert "no texture" in (out / "dropped.json").read_text()
 
 
+def test_the_licences_of_the_weights_that_judged_go_along(tmp_path):
+    write_scores(tmp_path / "scores", [score(0, 0.9), score(1, 0.2)])
+    out = pair.run(PairConfig(), tmp_path / "scores", tmp_path / "unrecorded")
+    assert pair.licenses_of(out) == {}
+    (tmp_path / "scores" / "licenses.json").write_text('{"vggt": "CC-BY-NC-4.0"}')
+    out = pair.run(PairConfig(), tmp_path / "scores", tmp_path / "pairs")
+    assert pair.licenses_of(out) == {"vggt": "CC-BY-NC-4.0"}
+
+
 def test_no_pair_at_all_is_an_error(tmp_path):
     write_scores(tmp_path / "scores", [score(0, 0.5), score(1, 0.5)])
     with pytest.raises(InputError, match="no preference pair"):

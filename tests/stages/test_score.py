@@ -1,9 +1,10 @@
+import json
 import math
 
 import pytest
 import torch
 
-from videogpa.artifact import open_artifact, read_rows
+from videogpa.artifact import open_artifact, read_manifest, read_rows
 from videogpa.errors import InputError
 from videogpa.geometry.base import load_prediction
 from videogpa.metrics import cross_view, motion
@@ -99,6 +100,40 @@ def test_protocol_changes_with_what_is_measured():
     }
     assert len(hashes) == 4
     assert protocol_hash(CFG) == protocol_hash(ScoreConfig(geometry="embedded"))
+
+
+def test_the_protocol_knows_options_and_not_consents():
+    turned = CFG.model_copy(update={"geometry_options": {"field_of_view_degrees": 50}})
+    assert protocol_hash(turned) != protocol_hash(CFG)
+    assert protocol_hash(CFG.model_copy(update={"accepted_licenses": ("unknown",)})) == protocol_hash(CFG)
+
+
+def test_options_reach_the_geometry_model(candidates, tmp_path):
+    _, drawn = candidates
+    cfg = ScoreConfig(
+        geometry="embedded", metrics=("motion",), geometry_options={"field_of_view_degrees": 30}
+    )
+    row = read_rows(score.run(cfg, drawn, tmp_path / "s"), Score)[0]
+    geometry = load_prediction(tmp_path / "s" / "geometry" / f"{row.id}.safetensors")
+    assert geometry.intrinsics[0, 0, 0] == pytest.approx(24 / math.tan(math.radians(15)), rel=1e-4)
+    with pytest.raises(InputError, match="no option 'colour'"):
+        score.run(cfg.model_copy(update={"geometry_options": {"colour": 1}}), drawn, tmp_path / "t")
+
+
+def test_the_licences_of_the_weights_are_recorded(scored):
+    assert json.loads((scored / "licenses.json").read_text()) == {"embedded": "Apache-2.0"}
+    assert "licenses.json" in read_manifest(scored).files
+    assert scores_as_json(CFG, [])["licenses"] == {"embedded": "Apache-2.0"}
+
+
+def test_weights_under_a_restrictive_licence_wait_for_consent(candidates, tmp_path):
+    _, drawn = candidates
+    cfg = ScoreConfig(geometry="vggt", geometry_options={"weights": str(tmp_path)})
+    with pytest.raises(InputError, match=r"vggt .*CC-BY-NC-4\.0.*--accept-license CC-BY-NC-4\.0"):
+        score.run(cfg, drawn, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    agreed = cfg.model_copy(update={"accepted_licenses": ("cc-by-nc-4.0",)})
+    assert score.check(agreed) == {"vggt": "CC-BY-NC-4.0"}
 
 
 def test_unknown_metric_or_geometry_is_refused(candidates, tmp_path):

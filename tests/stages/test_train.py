@@ -74,6 +74,7 @@ def write_pairs(folder, rows):
     with open_artifact(
         folder, stage="pair", config=Nothing(), inputs={}, row_type=PreferencePair
     ) as artifact:
+        (folder / "licenses.json").write_text('{"vggt": "CC-BY-NC-4.0"}')
         artifact.append(*rows)
         artifact.finish([row.id for row in rows])
     return folder
@@ -114,6 +115,7 @@ def log_of(out):
 def test_the_output_is_complete_and_loads_in_the_plain_pipeline(undisturbed, inputs):
     manifest = read_manifest(undisturbed)
     assert str(WEIGHTS) in manifest.files
+    assert json.loads((undisturbed / "training.json").read_text())["licenses"] == {"vggt": "CC-BY-NC-4.0"}
     assert not (undisturbed / "checkpoint.safetensors").exists()
     assert any((undisturbed / "tensorboard").iterdir())
     assert [row["step"] for row in log_of(undisturbed)] == ["1", "2", "3", "4", "5", "6"]

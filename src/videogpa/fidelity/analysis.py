@@ -85,7 +85,9 @@ def by_change(values: Values, cases: Sequence[Case]) -> list[ChangeVerdict]:
                 monotone=_share(_monotone(ladders)),
                 above_clean=_share(d < 0 for d in drops) if kind == "degradation" else None,
                 false_alarms=_share(d > (threshold or 0) for d in drops) if alarms else None,
-                drops=tuple(_median_drop(values, [c for c in own if c.strength == level]) for level in levels),
+                drops=tuple(
+                    _median_drop(values, [c for c in own if c.strength == level]) for level in levels
+                ),
             )
         )
     return rows
@@ -99,7 +101,9 @@ def weakest_drop(values: Values, cases: Sequence[Case]) -> float | None:
     return min(known) if known else None
 
 
-def within_prompt_spearman(groups: Iterable[Sequence[tuple[float | None, float | None]]]) -> tuple[float, float, int]:
+def within_prompt_spearman(
+    groups: Iterable[Sequence[tuple[float | None, float | None]]],
+) -> tuple[float, float, int]:
     """Mean rank correlation of (value, truth) inside the groups, its standard error, and how many groups count.
 
     Groups with fewer than four complete pairs, or without any difference, say nothing and are left out.
@@ -111,7 +115,11 @@ def within_prompt_spearman(groups: Iterable[Sequence[tuple[float | None, float |
             found.append(float(spearmanr(*pairs.T).statistic))
     if not found:
         return float("nan"), float("nan"), 0
-    return fmean(found), float(np.std(found, ddof=1) / len(found) ** 0.5) if len(found) > 1 else 0.0, len(found)
+    return (
+        fmean(found),
+        float(np.std(found, ddof=1) / len(found) ** 0.5) if len(found) > 1 else 0.0,
+        len(found),
+    )
 
 
 def reference(case: Case) -> Case:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -33,6 +33,7 @@ class GeometryPrediction:
     dynamic_mask: Mask | None = None
 
 
+@runtime_checkable
 class GeometryBackend(Protocol):
     """What `geometry/<name>.py` offers: a class `Backend` with these members.
 

@@ -24,6 +24,12 @@ from videogpa.geometry.movers import moving_bodies
 from videogpa.tensors import Depth, Extrinsics, Intrinsics, Video
 from videogpa.world.render import FIELD_OF_VIEW_DEGREES
 
+LICENSE = "Apache-2.0"
+SCALE = "relative"
+PREDICTS = ("depth", "poses", "normals", "albedo", "confidence")
+NEEDS = ()
+WEIGHT_OPTIONS = ("weights",)
+
 SHORT_SIDE = 48
 """Frames are worked on at this size, the one the network was trained at."""
 SMALLEST_CONTRAST = 0.02
@@ -40,8 +46,8 @@ TRUSTED_ERROR = 0.05
 class Backend:
     """Depth, normals and albedo of every frame, with the poses that make the frames agree."""
 
-    license = "Apache-2.0"
-    needs: tuple[str, ...] = ()
+    license = LICENSE
+    needs: tuple[str, ...] = NEEDS
     scale = "relative"
 
     def __init__(self, weights: Path | None = None, field_of_view_degrees: float = FIELD_OF_VIEW_DEGREES):

@@ -6,6 +6,11 @@ from videogpa.tensors import Video
 from videogpa.world.render import Render
 from videogpa.world.truth import exact_geometry
 
+LICENSE = "no weights"
+SCALE = "metric"
+PREDICTS = ("depth", "poses", "normals", "albedo", "confidence")
+NEEDS = ()
+
 
 def from_render(clip: Render, images: Video | None = None) -> GeometryPrediction:
     """Ground truth with confidence 1, in metres, judged on the clip's own frames or on `images` [t 3 h w].
@@ -25,8 +30,8 @@ def from_render(clip: Render, images: Video | None = None) -> GeometryPrediction
 class Backend:
     """Answers every clip with the geometry of one rendered scene."""
 
-    license = "Apache-2.0"
-    needs: tuple[str, ...] = ()
+    license = LICENSE
+    needs: tuple[str, ...] = NEEDS
     scale = "metric"
 
     def __init__(self, clip: Render):

@@ -36,6 +36,11 @@ from videogpa.geometry.matching import (
 from videogpa.geometry.triangulation import complete, triangulate
 from videogpa.tensors import Video
 
+LICENSE = "no weights"
+SCALE = "relative"
+PREDICTS = ("depth", "poses", "confidence")
+NEEDS = ()
+
 MIN_FRAMES = 3
 MIN_SIDE = 16
 MAX_ENLARGEMENT = 4
@@ -66,8 +71,8 @@ class Backend:
             at most MAX_ENLARGEMENT times, towards SMALL_SIDE.
     """
 
-    license = "Apache-2.0 (no weights)"
-    needs: tuple[str, ...] = ()
+    license = LICENSE
+    needs: tuple[str, ...] = NEEDS
     scale: Literal["metric", "relative"] = "relative"
 
     def __init__(self, field_of_view_deg: float = 55.0, working_side: int = 480):

@@ -51,7 +51,8 @@ def run(
     """Sample and score the base and every LoRA, write one row per (arm, prompt, seed) and `summary.json`.
 
     Raises:
-        InputError: a comparison names an unknown arm, or the training metric would be the only judge.
+        InputError: a comparison names an unknown arm, the training metric would be the only judge, or the scores
+            cannot be made (`score.check`).
     """
     arms: dict[str, Path | None] = {BASE: None, **loras}
     _check(cfg, list(arms))
@@ -173,6 +174,7 @@ def _evaluate_arm(
 
 
 def _check(cfg: EvaluateConfig, arms: list[str]) -> None:
+    score.check(cfg.score)
     for name in {n for pair in cfg.comparisons for n in pair}:
         if name not in arms:
             raise InputError(f"cannot compare unknown arm '{name}'; arms are {', '.join(arms)}")

@@ -6,21 +6,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa.errors import CannotJudge, InputError, RowFailed
 from videogpa.geometry.base import GeometryPrediction, load_prediction
+from videogpa.geometry.options import build
 from videogpa.plugin import load
+from videogpa.stages.score import ScoreConfig, check
 from videogpa.video_io import read_video
 
 SAVED = ".safetensors"
 
 
 class ExportConfig(BaseModel):
-    """What is exported. The geometry settings mean nothing where a saved prediction is given."""
+    """What is exported. Of `score` only the geometry and the frames matter, and nothing where a saved prediction is
+    given.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     formats: tuple[str, ...] = ("ply",)
-    geometry: str = "sfm"
-    max_frames: int = Field(default=10, ge=2)
-    max_side: int | None = Field(default=640, ge=16)
+    score: ScoreConfig = ScoreConfig()
     min_confidence: float = Field(default=0.0, ge=0)
 
 
@@ -44,8 +46,9 @@ def run(cfg: ExportConfig, source: Path, out: Path) -> list[Path]:
 def _prediction(cfg: ExportConfig, source: Path) -> GeometryPrediction:
     if source.suffix == SAVED:
         return _saved(source)
-    backend = load("geometry", cfg.geometry).Backend()
-    return backend.predict(read_video(source, max_frames=cfg.max_frames, max_side=cfg.max_side))
+    check(cfg.score)
+    backend = build(cfg.score.geometry, cfg.score.geometry_options)
+    return backend.predict(read_video(source, max_frames=cfg.score.max_frames, max_side=cfg.score.max_side))
 
 
 def _saved(source: Path) -> GeometryPrediction:

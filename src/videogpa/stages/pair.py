@@ -1,6 +1,7 @@
 """Preference pairs from scores: within a prompt, the better against the worse; what was dropped, and why."""
 
 import itertools
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa.artifact import open_artifact, read_rows, write_json_atomic
 from videogpa.errors import InputError
-from videogpa.stages.score import higher_is_better, judged_values
+from videogpa.stages.score import LICENSES, higher_is_better, judged_values
 from videogpa.types import PreferencePair, Score
 
 
@@ -31,7 +32,8 @@ class PairConfig(BaseModel):
 
 
 def run(cfg: PairConfig, scores: Path, out: Path, *, overwrite: bool = False) -> Path:
-    """Form the pairs; `dropped.json` lists prompts without a pair and the reason.
+    """Form the pairs; `dropped.json` lists prompts without a pair and the reason, `licenses.json` the licences
+    of the weights that judged.
 
     Raises:
         InputError: not a single pair could be formed, or no score has the metric.
@@ -63,9 +65,16 @@ def run(cfg: PairConfig, scores: Path, out: Path, *, overwrite: bool = False) ->
         if artifact.complete:
             return out
         write_json_atomic(out / "dropped.json", dropped)
+        write_json_atomic(out / LICENSES, licenses_of(scores))
         artifact.append(*(p for p in pairs if p.id not in artifact.done))
-        artifact.finish([p.id for p in pairs])
+        artifact.finish([p.id for p in pairs], [LICENSES])
     return out
+
+
+def licenses_of(folder: Path) -> dict[str, str]:
+    """The licences, by model, of the weights that scores or pairs were made with; empty where none are recorded."""
+    path = folder / LICENSES
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def form_pairs(cfg: PairConfig, prompt_id: str, group: list[Score]) -> list[PreferencePair]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa import __version__
-from videogpa.artifact import hash_input, hash_json, open_artifact, read_rows
+from videogpa.artifact import hash_json, open_artifact, read_rows, write_json_atomic
 from videogpa.engines.local import map_rows
 from videogpa.errors import CannotJudge, InputError, RowFailed
 from videogpa.plugin import available, load
@@ -20,15 +20,23 @@ from videogpa.video_io import find_videos, read_video, write_image
 
 CONSISTENCY = "cross_view"
 """The metric that is the overall score `consistency`."""
+LICENSES = "licenses.json"
+"""Beside scores and pairs: the licence of every model whose weights made them."""
 SMALLEST_SIDE = 16
 
 
 class ScoreConfig(BaseModel):
-    """How videos are measured. `metrics` None means all; oracle metrics apply only where a truth is known."""
+    """How videos are measured. `metrics` None means all; oracle metrics apply only where a truth is known.
+
+    `geometry_options` go to the geometry model (`docs/geometry_models.md`). `accepted_licenses` are those of
+    weights that are not free for every use, agreed to by whoever runs this.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     geometry: str = "sfm"
+    geometry_options: dict[str, str | int | float | bool] = {}
+    accepted_licenses: tuple[str, ...] = ()
     metrics: tuple[str, ...] | None = None
     max_frames: int = Field(default=10, ge=2)
     max_side: int | None = Field(default=640, ge=16)
@@ -43,6 +51,22 @@ class ScoreJob:
     shown: str
     prompt_id: str | None = None
     world: dict[str, Any] | None = None
+
+
+def check(cfg: ScoreConfig) -> dict[str, str]:
+    """The licences of the geometry model's weights, by model, once all that the configuration asks for is there.
+
+    Raises:
+        InputError: an unknown metric or geometry model, an option that it does not take, weights that are
+            missing, or a licence that nobody accepted.
+    """
+    from videogpa.geometry.licenses import require_accepted
+    from videogpa.geometry.options import licenses
+
+    metric_names(cfg)
+    found = licenses(cfg.geometry, cfg.geometry_options)
+    require_accepted(found, cfg.accepted_licenses)
+    return found
 
 
 def metric_names(cfg: ScoreConfig) -> list[str]:
@@ -60,16 +84,15 @@ def metric_names(cfg: ScoreConfig) -> list[str]:
 
 def protocol_hash(cfg: ScoreConfig) -> str:
     """Scores with the same hash were measured the same way and may be compared (first 16 hex digits)."""
+    from videogpa.geometry.options import protocol
     from videogpa.metrics.perceptual import perceptual_name
 
-    backend = load("geometry", cfg.geometry)
-    weights = getattr(backend, "WEIGHTS", None)
     described = {
-        "config": cfg.model_dump(mode="json"),
+        "config": cfg.model_dump(mode="json", exclude={"geometry_options", "accepted_licenses"}),
+        "geometry": protocol(cfg.geometry, cfg.geometry_options),
         "metrics": {name: load("metrics", name).SOURCE for name in metric_names(cfg)},
         "consistency": CONSISTENCY,
         "perceptual": perceptual_name(),
-        "weights": hash_input(weights) if weights else None,
         "version": __version__,
     }
     return hash_json(described)[:16]
@@ -87,7 +110,13 @@ def run(
     """Score all candidates of a sample stage; `prompts` adds the oracle metrics where the world is known.
 
     The geometry of every clip is kept beside its score (`geometry/<id>.safetensors`).
+
+    Raises:
+        InputError: as `check`, or an input that is missing or incomplete.
     """
+    from videogpa.geometry.options import weights
+
+    licenses = check(cfg)
     rows = [c for c in read_rows(candidates, Candidate) if c.status == "ok"]
     worlds = {p.id: p.world for p in read_rows(prompts, Prompt)} if prompts else {}
     jobs = [
@@ -96,6 +125,8 @@ def run(
         if c.video is not None
     ]
     inputs = {"candidates": candidates} | ({"prompts": prompts} if prompts else {})
+    named = weights(cfg.geometry, cfg.geometry_options)
+    inputs |= {f"geometry_{option}": path for option, path in named.items()}
     with open_artifact(
         out, stage="scores", config=cfg, inputs=inputs, row_type=Score, overwrite=overwrite
     ) as artifact:
@@ -104,7 +135,8 @@ def run(
         todo = [j for j in jobs if j.id not in artifact.done]
         for score in score_videos(cfg, todo, workers=workers, keep=out / "geometry"):
             artifact.append(score)
-        artifact.finish([j.id for j in jobs])
+        write_json_atomic(out / LICENSES, licenses)
+        artifact.finish([j.id for j in jobs], [LICENSES])
     return out
 
 
@@ -121,10 +153,9 @@ def score_videos(
     one for contact sheets that show where a video breaks, `exhibits` one for what the pages of a report show.
 
     Raises:
-        InputError: an unknown geometry model or metric.
+        InputError: as `check`.
     """
-    metric_names(cfg)
-    load("geometry", cfg.geometry)
+    check(cfg)
     make_worker = partial(_make_worker, cfg, keep, pictures, exhibits)
     for job, result in map_rows(make_worker, jobs, workers=workers, description="scoring"):
         if isinstance(result, RowFailed):
@@ -150,6 +181,7 @@ def scores_as_json(cfg: ScoreConfig, scores: Sequence[Score]) -> dict[str, Any]:
     keys = ("status", "reason", "frames", "metrics")
     return {
         "geometry": cfg.geometry,
+        "licenses": check(cfg),
         "protocol": protocol_hash(cfg),
         "videos": [{"path": s.video} | {k: getattr(s, k) for k in keys} for s in scores],
     }
@@ -160,10 +192,11 @@ def _make_worker(
 ) -> Callable[[ScoreJob], Score]:
     from videogpa.contact_sheet import contact_sheet
     from videogpa.geometry.base import save_prediction
+    from videogpa.geometry.options import build
     from videogpa.metrics.base import Clip
     from videogpa.report.exhibit import write_exhibit
 
-    backend = load("geometry", cfg.geometry).Backend()
+    backend = build(cfg.geometry, cfg.geometry_options)
     metrics = {name: load("metrics", name) for name in metric_names(cfg)}
 
     def score(job: ScoreJob) -> Score:

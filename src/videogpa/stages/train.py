@@ -38,6 +38,7 @@ from videogpa.dpo.pairs import (
 from videogpa.errors import InputError
 from videogpa.families.base import VideoFamily
 from videogpa.plugin import load
+from videogpa.stages.pair import licenses_of
 from videogpa.tensors import PerSample
 from videogpa.types import Row
 
@@ -109,7 +110,7 @@ def run(
         _require_fit(family, training[0], model)
         end = train(cfg, family, training, held_out, out, accelerator)
         if accelerator.is_main_process:
-            _export(family, end, out, len(training), len(held_out))
+            _export(family, end, out, len(training), len(held_out), licenses_of(pairs))
             artifact.finish([], [f"{LORA}/pytorch_lora_weights.safetensors", LOG, SUMMARY])
             (out / CHECKPOINT).unlink(missing_ok=True)
     return out
@@ -271,7 +272,9 @@ def _weights(lora: dict[str, nn.Parameter], values: dict[str, Tensor]) -> Iterat
         set_weights(lora, own)
 
 
-def _export(family: VideoFamily, end: Progression, out: Path, training: int, held_out: int) -> None:
+def _export(
+    family: VideoFamily, end: Progression, out: Path, training: int, held_out: int, licenses: dict[str, str]
+) -> None:
     if end.kept_step == 0:
         raise InputError(
             f"the chosen videos' error had risen past the limit at the first evaluation (step {end.step}): "
@@ -287,6 +290,7 @@ def _export(family: VideoFamily, end: Progression, out: Path, training: int, hel
             "stopped_early": end.stopped,
             "pairs": training,
             "held_out_pairs": held_out,
+            "licenses": licenses,
             "health": asdict(end.kept_health) if end.kept_health else None,
         },
     )
