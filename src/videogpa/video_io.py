@@ -183,7 +183,8 @@ def write_preview(
     """An MP4 that browsers play (H.264, 4:2:0): for eyes only, never scored.
 
     `scale` repeats every pixel that many times each way; None makes the longer side at least 256 pixels.
-    `crf` is H.264's rate factor: 18 looks like the original, 51 is the worst there is. Odd sizes get a repeated last row or column. frames: [t 3 h w] in [0, 1].
+    `crf` is H.264's rate factor: 18 looks like the original, 51 is the worst there is. Odd sizes get a repeated
+    last row or column. frames: [t 3 h w] in [0, 1].
 
     Raises:
         RowFailed: the frames are not finite.

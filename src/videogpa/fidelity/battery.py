@@ -59,9 +59,10 @@ def battery_scene(split: Split, number: int) -> Scene:
     def repainted(texture: Texture, place: int) -> Texture:
         return replace(texture, pattern=allowed[(number + place) % len(allowed)])
 
+    floor, ceiling, walls = (repainted(t, i) for i, t in enumerate(scene.room_textures))
     return replace(
         scene,
-        room_textures=tuple(repainted(t, i) for i, t in enumerate(scene.room_textures)),
+        room_textures=(floor, ceiling, walls),
         bodies=tuple(replace(b, texture=repainted(b.texture, i)) for i, b in enumerate(scene.bodies)),
     )
 

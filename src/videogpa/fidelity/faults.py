@@ -52,10 +52,11 @@ def texture_swim(clip: Render, strength: float, rng: np.random.Generator) -> Vid
     step = strength / 100 * clip.depth.median().item()
     # Floor and ceiling are horizontal; the walls share one pattern, and all of them contain the vertical.
     along = torch.tensor([[1.0, 0, 1], [1, 0, 1], [0, 1, 0]])
-    drifts = [_wander(rng, len(clip.rgb), axes) * step for axes in along]
-    swimming = tuple(replace(t, drift=d) for t, d in zip(clip.scene.room_textures, drifts, strict=True))
-    scene = replace(clip.scene, room_textures=swimming)
-    return _rendered_like(clip, scene).rgb
+    floor, ceiling, walls = (
+        replace(texture, drift=_wander(rng, len(clip.rgb), axes) * step)
+        for texture, axes in zip(clip.scene.room_textures, along, strict=True)
+    )
+    return _rendered_like(clip, replace(clip.scene, room_textures=(floor, ceiling, walls))).rgb
 
 
 def wrong_parallax(clip: Render, strength: float, rng: np.random.Generator) -> Video:

@@ -88,8 +88,8 @@ def render(scene: Scene, frames: int, height: int, width: int) -> Render:
 def forward_flow(clip: Render, source: int, target: int) -> tuple[Flow, Bool[Tensor, "1 h w"]]:
     """Exact flow [1 2 h w] of every pixel of frame `source` to frame `target`, and where it stays visible.
 
-    Curtains that wave are taken to hang still. Visibility is decided by casting a ray from the target camera at the moved point, not by comparing
-    sampled depths.
+    Curtains that wave are taken to hang still. Visibility is decided by casting a ray from the target camera at the
+    moved point, not by comparing sampled depths.
     """
     frames, height, width = clip.depth.shape
     pixels = _pixel_grid(height, width)
@@ -174,7 +174,9 @@ def _cast(
 
 
 def _shade(scene: Scene, hit: _Hit, direction: Float[Tensor, "t n 3"]) -> Float[Tensor, "t n 3"]:
-    """Lambert's law with ambient light; on glossy bodies also Blinn and Phong's highlights, which move with the camera."""
+    """Lambert's law with ambient light; on glossy surfaces also Blinn and Phong's highlights, which move with the
+    camera.
+    """
     lambert = (hit.normal @ scene.light).clamp_min(0)
     color = hit.albedo * (scene.ambient + (1 - scene.ambient) * lambert)[..., None]
     gloss = torch.tensor([0.0] + [b.gloss for b in scene.bodies])[hit.object_id]
