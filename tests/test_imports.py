@@ -12,7 +12,7 @@ import videogpa
 SOURCE = Path(videogpa.__file__).parent
 FLOORS = (
     {"errors", "types", "tensors"},
-    {"artifact", "plugin", "video_io", "weights"},
+    {"artifact", "opencv", "plugin", "video_io", "weights"},
     {"families", "geometry", "metrics", "dpo", "world", "engines"},
     {"contact_sheet", "report"},
     {"stages"},

@@ -16,7 +16,7 @@ SHARED_MODULES = {
         *("base", "cameras", "splat", "alignment", "embedded_network"),
         *("matching", "bundle", "bootstrap", "triangulation"),
     },
-    "metrics": {"base", "warping", "perceptual", "reprojection"},
+    "metrics": {"base", "warping", "perceptual", "reprojection", "flow"},
     "recipes": set(),
 }
 

@@ -64,7 +64,16 @@ def measure(clip: Clip) -> float:
     Raises:
         CannotJudge: no geometry, no camera motion, or too little of the clip is seen by two frames.
     """
-    errors = clip_errors(geometry_of(clip))
+    return agreement(geometry_of(clip))
+
+
+def agreement(prediction: GeometryPrediction) -> float:
+    """What `measure` returns, for the pictures in `prediction.images`.
+
+    Raises:
+        CannotJudge: fewer than two frames, no camera motion, or too little of the clip is seen by two frames.
+    """
+    errors = clip_errors(prediction)
     if not any(e.mask.any() for e in errors):
         raise CannotJudge("no camera motion, or no frame sees what another one saw")
     covered = coverage(torch.stack([e.mask.any(0) for e in errors]))
@@ -106,7 +115,7 @@ def pair_errors(field: Field, target: int, sources: list[int]) -> PairErrors:
         difference=(colors - own_colors).square().sum(1).sqrt() + NOISE,
         contrast=(contrast[:, 0] + own_contrast) / 2,
         weight=(confidence[:, 0] * own_confidence).clamp_min(0).sqrt(),
-        mask=views.inside & (views.depth_gap < OCCLUSION) & _moved(views)[:, None, None],
+        mask=views.inside & (views.depth_gap < OCCLUSION) & moved(views)[:, None, None],
     )
 
 
@@ -120,7 +129,8 @@ def local_contrast(images: Video) -> Float[Tensor, "t 1 h w"]:
     return around * SHIFT * max(images.shape[-2:]) ** 0.5
 
 
-def _moved(views: Views) -> Bool[Tensor, " s"]:
+def moved(views: Views) -> Bool[Tensor, " s"]:
+    """Whether target and source are far enough apart to prove something."""
     seen = torch.where(views.inside, views.displacement, torch.nan).flatten(1)
     return seen.nanmedian(1).values > SMALLEST_MOTION * max(views.inside.shape[-2:])
 

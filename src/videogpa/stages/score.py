@@ -157,7 +157,7 @@ def scores_as_json(cfg: ScoreConfig, scores: Sequence[Score]) -> dict[str, Any]:
 def _make_worker(cfg: ScoreConfig, keep: Path | None, pictures: Path | None) -> Callable[[ScoreJob], Score]:
     from videogpa.contact_sheet import contact_sheet
     from videogpa.geometry.base import save_prediction
-    from videogpa.metrics.base import Clip
+    from videogpa.metrics.base import Clip, has
 
     backend = load("geometry", cfg.geometry).Backend()
     metrics = {name: load("metrics", name) for name in metric_names(cfg)}
@@ -184,10 +184,7 @@ def _make_worker(cfg: ScoreConfig, keep: Path | None, pictures: Path | None) -> 
         values: dict[str, float | None] = {}
         for name, metric in metrics.items():
             values[name] = None
-            missing = ("geometry" in metric.NEEDS and geometry is None) or (
-                "truth" in metric.NEEDS and truth is None
-            )
-            if missing:
+            if not all(has(clip, need) for need in metric.NEEDS):
                 continue
             try:
                 value = metric.measure(clip)
