@@ -37,7 +37,7 @@ def flow_from_first(frames: Video) -> Flow:
     return _in_frame_pixels(flows, frames)
 
 
-def flow_to_next(frames: Video) -> Flow:
+def flow_to_next(frames: Video) -> Float[Tensor, "t-1 2 h w"]:
     """DIS flow of frames 0, 1, ..., t - 2 to the frame after each, in pixels."""
     gray = gray_frames(frames)
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -76,7 +76,7 @@ def _luma(frames: Video) -> Float[Tensor, "t h w"]:
     return (frames * frames.new_tensor(LUMA).view(3, 1, 1)).sum(1)
 
 
-def _in_frame_pixels(flows: list[np.ndarray], frames: Video) -> Flow:
+def _in_frame_pixels(flows: list[np.ndarray], frames: Video) -> Float[Tensor, "n 2 h w"]:
     factor = enlargement(frames)
     enlarged = torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2)
     return F.avg_pool2d(enlarged, factor).to(frames) / factor
