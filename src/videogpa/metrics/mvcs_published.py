@@ -7,9 +7,12 @@ so slow drift goes unnoticed and a frozen clip scores best.
 """
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional as F
 
 from videogpa.errors import CannotJudge
+from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import project, relative_pose, transform, unproject
 from videogpa.metrics.base import Clip, Need, geometry_of
 
@@ -30,19 +33,24 @@ def measure(clip: Clip) -> float:
         CannotJudge: no geometry, fewer than two frames, a depth that is not finite, or no overlap.
     """
     prediction = geometry_of(clip)
-    depth, poses, intrinsics = prediction.depth, prediction.extrinsics_w2c, prediction.intrinsics
-    frames, height, width = depth.shape
-    if frames < 2 or not depth.isfinite().all():
+    if len(prediction.depth) < 2 or not prediction.depth.isfinite().all():
         raise CannotJudge("the published score needs two frames of finite depth")
-    points = transform(
-        relative_pose(poses[:-1], poses[1:]), unproject(depth[:-1], intrinsics[:-1]).flatten(1, 2)
-    )
-    pixels, moved = project(points, intrinsics[1:])
-    inside = ((pixels >= 0) & (pixels < pixels.new_tensor([width, height]))).all(-1)
-    last = pixels.new_tensor([width - 1, height - 1]).clamp_min(1)
-    grid = torch.where(inside[..., None], pixels, 0) / last * 2 - 1
-    sampled = F.grid_sample(depth[1:, None], grid[:, None], align_corners=True)[:, 0, 0]
-    errors = [(s - z)[m].square().mean() for s, z, m in zip(sampled, moved, inside, strict=True) if m.any()]
-    if not errors:
+    errors = [_squared_error(prediction, t) for t in range(len(prediction.depth) - 1)]
+    judged = [error for error in errors if error.isfinite()]
+    if not judged:
         raise CannotJudge("no frame sees what the one before saw")
-    return (-torch.stack(errors).mean()).exp().item()
+    return (-torch.stack(judged).mean()).exp().item()
+
+
+def _squared_error(prediction: GeometryPrediction, t: int) -> Float[Tensor, ""]:
+    """Mean over the points of frame t that fall into frame t + 1; NaN if none does."""
+    depth, poses, intrinsics = prediction.depth, prediction.extrinsics_w2c, prediction.intrinsics
+    height, width = depth.shape[1:]
+    points = unproject(depth[t], intrinsics[t]).flatten(0, 1)
+    pixels, moved = project(transform(relative_pose(poses[t], poses[t + 1]), points), intrinsics[t + 1])
+    u, v = pixels.unbind(-1)
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    u, v = (u * (2 / max(width - 1, 1)) - 1).nan_to_num(), (v * (2 / max(height - 1, 1)) - 1).nan_to_num()
+    grid = torch.stack([u, v], -1)[None, None]
+    sampled = F.grid_sample(depth[t + 1][None, None], grid, align_corners=True).flatten()
+    return (sampled - moved)[inside].square().mean()
