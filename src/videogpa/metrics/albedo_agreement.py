@@ -6,6 +6,7 @@ model can tell light from surface.
 
 import dataclasses
 
+from videogpa.errors import CannotJudge
 from videogpa.metrics import cross_view
 from videogpa.metrics.base import Clip, Need, geometry_of
 
@@ -19,7 +20,9 @@ def measure(clip: Clip) -> float:
     """`cross_view` of the albedo, in [0, 1].
 
     Raises:
-        CannotJudge: no geometry, no camera motion, or too little of the clip is seen by two frames.
+        CannotJudge: no geometry or albedo, no camera motion, or too little of the clip is seen by two frames.
     """
     prediction = geometry_of(clip)
+    if prediction.albedo is None:
+        raise CannotJudge("the geometry model gives no albedo")
     return cross_view.agreement(dataclasses.replace(prediction, images=prediction.albedo))

@@ -9,7 +9,6 @@ from videogpa.errors import CannotJudge
 from videogpa.metrics.base import Clip, Need, geometry_of
 from videogpa.metrics.cross_view import OCCLUSION, SMALLEST_COVERAGE, coverage
 from videogpa.metrics.warping import Field, field_of, see
-from videogpa.tensors import Video
 
 HIGHER_IS_BETTER = False
 UNIT = "share of the clip's contrast"
@@ -63,7 +62,7 @@ def _change(field: Field, t: int) -> tuple[Float[Tensor, "h w"], Bool[Tensor, "h
     return _averaged(torch.cat([change, seen[None].to(change)])[None])[0].square().sum(0).sqrt(), seen
 
 
-def _averaged(maps: Float[Tensor, "1 4 h w"]) -> Video:
+def _averaged(maps: Float[Tensor, "1 4 h w"]) -> Float[Tensor, "1 3 h w"]:
     """The first three maps averaged with the fourth as weight."""
     sums = F.avg_pool2d(maps, 2 * RADIUS + 1, stride=1, padding=RADIUS)
     return sums[:, :3] / sums[:, 3:].clamp_min(1e-6)

@@ -113,7 +113,9 @@ def pair_error(matches: Matches, side: int) -> float | None:
         return None
     matrix, inliers = _fundamental_matrix(matches, TOLERANCE * side)
     _, planar = cv2.findHomography(*matches, cv2.RANSAC, TOLERANCE * side)
-    if matrix is None or (planar is not None and planar.sum() > MOST_ON_A_PLANE * inliers.sum()):
+    if matrix is None or inliers is None:
+        return None
+    if planar is not None and planar.sum() > MOST_ON_A_PLANE * inliers.sum():
         return None
     return float(np.minimum(sampson_distance(matrix, matches) / side, LARGEST_ERROR).mean())
 

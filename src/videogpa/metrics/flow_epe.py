@@ -1,6 +1,8 @@
 """Whether the pictures move as the geometry says they do: estimated optical flow against the flow it induces."""
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
@@ -50,7 +52,8 @@ def induced_flow(prediction: GeometryPrediction) -> Flow:
     poses, intrinsics, depth = prediction.extrinsics_w2c, prediction.intrinsics, prediction.depth[:-1]
     points = unproject(depth, intrinsics[:-1]).flatten(1, 2)
     pixels, _ = project(transform(relative_pose(poses[:-1], poses[1:]), points), intrinsics[1:])
-    flow = pixels.view(*depth.shape, 2) - pixel_grid(*depth.shape[-2:], like=pixels)
+    height, width = depth.shape[1:]
+    flow = pixels.view(-1, height, width, 2) - pixel_grid(height, width, like=pixels)
     return flow.permute(0, 3, 1, 2)
 
 
@@ -61,9 +64,9 @@ def visible_in_next(prediction: GeometryPrediction) -> Mask:
     return torch.cat([v.inside & (v.depth_gap < OCCLUSION) for v in views])
 
 
-def _moved(induced: Flow, estimated: Flow, visible: Mask, smallest: float) -> torch.Tensor:
+def _moved(induced: Flow, estimated: Flow, visible: Mask, smallest_px: float) -> Bool[Tensor, " t"]:
     lengths = [
         torch.where(visible, flow.square().sum(1).sqrt(), torch.nan).flatten(1).nanmedian(1).values
         for flow in (induced, estimated)
     ]
-    return torch.maximum(*lengths) > smallest
+    return torch.maximum(*lengths) > smallest_px

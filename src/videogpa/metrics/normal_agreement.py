@@ -30,7 +30,7 @@ def measure(clip: Clip) -> float:
     which nothing moved are not judged: their normals agree whatever they are.
 
     Raises:
-        CannotJudge: no geometry, fewer than two frames, no camera motion, or too little overlap.
+        CannotJudge: no geometry or normals, fewer than two frames, no camera motion, or too little overlap.
     """
     prediction = geometry_of(clip)
     field = field_of(prediction, world_normals(prediction))
@@ -43,7 +43,13 @@ def measure(clip: Clip) -> float:
 
 
 def world_normals(prediction: GeometryPrediction) -> Normals:
-    """The normals turned from every camera's axes to the world's; 0 where they are unknown."""
+    """The normals turned from every camera's axes to the world's; 0 where they are unknown.
+
+    Raises:
+        CannotJudge: the geometry has none.
+    """
+    if prediction.normals is None:
+        raise CannotJudge("the geometry model gives no normals")
     turned = torch.einsum("tji,tjhw->tihw", prediction.extrinsics_w2c[..., :3], prediction.normals)
     return F.normalize(turned.nan_to_num(0, 0, 0), dim=1)
 

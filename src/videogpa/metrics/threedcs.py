@@ -1,7 +1,7 @@
 """3DCS, the "3D consistency score" of the paper's tables: `paper_reward` under its published name.
 
-The tables do not define it, but the published scorer has six columns in their order, and the fifth is this reward;
-in every row 3DCS - LPIPS is the mean squared error that the PSNR column allows (.009 to .011).
+The tables do not define it, but the published scorer has six columns in the same order, and the fifth is this reward;
+in every row 3DCS - LPIPS is .009 to .012, a mean squared error that fits the row's PSNR.
 """
 
 from videogpa.metrics import paper_reward
