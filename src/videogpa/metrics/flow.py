@@ -53,9 +53,10 @@ def enlargement(frames: Video) -> int:
 
 def gray_frames(frames: Video) -> Gray:
     """The luma of every frame, enlarged where frames are small."""
-    gray: Float[Tensor, "t 1 h w"] = _luma(frames)[:, None]
-    large = F.interpolate(gray, scale_factor=enlargement(frames), mode="bicubic", align_corners=False)
-    return (large[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    gray, factor = _luma(frames), enlargement(frames)
+    if factor > 1:
+        gray = F.interpolate(gray[:, None], scale_factor=factor, mode="bicubic", align_corners=False)[:, 0]
+    return (gray.clamp(0, 1) * 255).round().byte().cpu().numpy()
 
 
 def require_texture(frames: Video) -> None:
