@@ -17,6 +17,7 @@ import typer
 from rich.progress import track
 
 from videogpa.artifact import read_rows, write_json_atomic
+from videogpa.geometry.flow import flow_from_first
 from videogpa.metrics import oracle_flow_epe, oracle_psnr, oracle_ssim, sharpness
 from videogpa.metrics.base import Clip
 from videogpa.stages import prompts, sample
@@ -98,7 +99,7 @@ def _measure(prompt: Prompt, frames: torch.Tensor) -> dict[str, float | str]:
 def _epe_by_motion(prompt: Prompt, frames: torch.Tensor) -> dict[str, float]:
     """End-point error of the sample's last-frame flow against the true flow of each of the ten motions."""
     last = len(frames) - 1
-    drawn = oracle_flow_epe.flow_from_first(frames)[last]
+    drawn = flow_from_first(frames)[last]
     speed = parse_move(prompt.text).speed
     errors = {}
     for motion in get_args(Motion):

@@ -12,7 +12,7 @@ import videogpa
 SOURCE = Path(videogpa.__file__).parent
 FLOORS = (
     {"errors", "types", "tensors"},
-    {"artifact", "plugin", "video_io", "weights"},
+    {"artifact", "opencv", "plugin", "video_io", "weights"},
     {"families", "geometry", "metrics", "dpo", "world", "engines"},
     {"false_colors", "contact_sheet", "report", "export"},
     {"stages"},
@@ -32,7 +32,7 @@ DOORS = {
     ("report", "contact_sheet"),
     ("recipes", "run"),
 }
-METRICS_MAY_USE = {"geometry.base", "geometry.cameras", "geometry.splat"}
+METRICS_MAY_USE = {"geometry.base", "geometry.cameras", "geometry.flow", "geometry.splat"}
 
 
 def imported(path: Path) -> set[str]:

@@ -36,6 +36,9 @@ AcceptedLicenses = Annotated[
     list[str] | None,
     typer.Option("--accept-license", help="licence of weights that you agree to, repeatable"),
 ]
+Reward = Annotated[
+    str, typer.Option(help="consistency, paper, alignment, or a metric (`videogpa list metrics`)")
+]
 Model = Annotated[str, typer.Option(help="'embedded' or a diffusers folder")]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -54,12 +57,13 @@ def score(
         Path | None, typer.Option(help="folder for a page that shows every video in 3D and where it breaks")
     ] = None,
     max_frames: Annotated[int, typer.Option(min=2, help="frames looked at, spread over the video")] = 10,
+    reward: Reward = "consistency",
     workers: Workers = CORES,
 ) -> None:
     """Measure the 3D consistency of videos. `consistency` is the overall score; higher is better."""
     from videogpa.artifact import write_json_atomic
     from videogpa.stages import score_report
-    from videogpa.stages.score import jobs_for_paths, score_videos, scores_as_json
+    from videogpa.stages.score import jobs_for_paths, reward_metric, score_videos, scores_as_json
 
     cfg = _score_config(geometry, geometry_option, accept_license, max_frames=max_frames)
     jobs = jobs_for_paths(paths)
@@ -70,7 +74,7 @@ def score(
         scores = score_report.run(cfg, jobs, report, workers=workers, pictures=heatmaps)
     if json_file is not None:
         write_json_atomic(json_file, scores_as_json(cfg, scores))
-    _print_scores(scores)
+    _print_scores(scores, reward_metric(reward))
     if report is not None:
         print(report / "index.html")
     _exit_if_failed(sum(s.status == "failed" for s in scores), len(scores))
@@ -151,6 +155,7 @@ def sample(
     best_of: Annotated[
         int | None, typer.Option(min=2, help="draw that many per prompt and keep the most consistent")
     ] = None,
+    reward: Reward = "consistency",
     geometry: Geometry = "embedded",
     geometry_option: GeometryOptions = None,
     accept_license: AcceptedLicenses = None,
@@ -189,7 +194,8 @@ def sample(
         _exit_if_rows_failed(drawn)
         return
     scored = score_stage.run(score_cfg, drawn, out / "scores", workers=workers, overwrite=overwrite)
-    best = best_of_stage.run(best_of_stage.BestOfConfig(), drawn, scored, out / "best", overwrite=overwrite)
+    chosen_by = best_of_stage.BestOfConfig(metric=score_stage.reward_metric(reward))
+    best = best_of_stage.run(chosen_by, drawn, scored, out / "best", overwrite=overwrite)
     print(best)
     _exit_if_rows_failed(drawn, scored, best)
 
@@ -217,7 +223,7 @@ def score_candidates(
 def pair(
     scores: Annotated[Path, typer.Argument(help="a scores folder")],
     out: Out,
-    metric: str = "consistency",
+    reward: Reward = "consistency",
     pairs_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
     min_margin: Annotated[float, typer.Option(min=0.0)] = 0.0,
     motion_match: Annotated[float | None, typer.Option(help="0.1: motion of the two within 10 %")] = None,
@@ -228,9 +234,10 @@ def pair(
 ) -> None:
     """Form preference pairs from scores."""
     from videogpa.stages.pair import PairConfig, run
+    from videogpa.stages.score import reward_metric
 
     cfg = PairConfig(
-        metric=metric,
+        metric=reward_metric(reward),
         pairs_per_prompt=pairs_per_prompt,
         min_margin=min_margin,
         motion_match=motion_match,
@@ -305,15 +312,20 @@ def report(
 def run_recipe(
     recipe: Annotated[str, typer.Argument(help="a recipe (`videogpa list recipes`) or a dotted module")],
     out: Out,
+    reward: Annotated[
+        str | None, typer.Option(help="make preferences by consistency, paper, alignment, or a metric")
+    ] = None,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
     """The whole loop: sample, score, pair, train, evaluate, report. Run it again to resume."""
     from videogpa.plugin import load
-    from videogpa.run import run
+    from videogpa.run import run, with_reward
 
-    module = load("recipes", recipe)
-    print(run(module.recipe(), out, workers=workers, overwrite=overwrite) / "index.html")
+    cfg = load("recipes", recipe).recipe()
+    if reward is not None:
+        cfg = with_reward(cfg, reward)
+    print(run(cfg, out, workers=workers, overwrite=overwrite) / "index.html")
     _exit_if_rows_failed(out / "candidates", out / "scores", out / "evaluation")
 
 
@@ -367,9 +379,9 @@ def _stop(message: str, code: int, debug: bool) -> None:
     raise SystemExit(code)
 
 
-def _print_scores(scores: Sequence[Score]) -> None:
+def _print_scores(scores: Sequence[Score], first: str) -> None:
     """Numbers first and names last, so that no column has to be cut."""
-    columns = ("consistency", "depth_agreement", "motion", "sharpness")
+    columns = list(dict.fromkeys((first, "consistency", "depth_agreement", "motion", "sharpness")))
     print("  ".join([*columns, "video"]))
     for s in scores:
         values = [s.metrics.get(name) for name in columns]

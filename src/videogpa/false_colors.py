@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videogpa.geometry.base import GeometryPrediction
-from videogpa.metrics import cross_view
+from videogpa.metrics import consistency
 from videogpa.tensors import Depth, Mask, Normals, Video
 
 UNJUDGED = 0.25
@@ -22,7 +22,7 @@ def inconsistency(prediction: GeometryPrediction) -> tuple[Float[Tensor, "t h w"
     Raises:
         CannotJudge: fewer than two frames, or too small ones.
     """
-    return cross_view.error_maps(prediction)
+    return consistency.error_maps(prediction)
 
 
 def depth_colors(depth: Depth) -> Video:

@@ -34,6 +34,25 @@ class RunConfig(BaseModel):
     evaluate: EvaluateConfig
 
 
+def with_reward(cfg: RunConfig, reward: str) -> RunConfig:
+    """The same run with preferences made by another reward (`stages.score.reward_metric`).
+
+    Raises:
+        InputError: no metric of that name.
+    """
+    metric = score.reward_metric(reward)
+    names = cfg.score.metrics
+    if names is not None and metric not in names:
+        names = (metric, *names)
+    return cfg.model_copy(
+        update={
+            "score": cfg.score.model_copy(update={"metrics": names}),
+            "pair": cfg.pair.model_copy(update={"metric": metric}),
+            "evaluate": cfg.evaluate.model_copy(update={"trained_by": metric}),
+        }
+    )
+
+
 def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> Path:
     """Run or continue; returns the report's folder. Every stage's folder lies in `out`.
 
@@ -43,7 +62,7 @@ def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> 
     for judged in (cfg.score, cfg.evaluate.score):
         score.check(judged)
     # Every stage starts workers of its own; what they need is imported once.
-    preload("videogpa.families.wan", "videogpa.geometry.embedded", "videogpa.metrics.cross_view", "peft")
+    preload("videogpa.families.wan", "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
     say = _Steps(total=6)
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)

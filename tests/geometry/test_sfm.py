@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from videogpa.errors import CannotJudge
 from videogpa.geometry.bundle import Reconstruction, adjust, project, residuals
-from videogpa.geometry.matching import Tracks, corners, deterministic_opencv, match_all
+from videogpa.geometry.matching import Tracks, corners, match_all
 from videogpa.geometry.sfm import Backend
 from videogpa.geometry.triangulation import Triangulated, complete, triangulate
 from videogpa.world.paths import CameraMove

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videogpa.geometry.splat import BYTES_PER_POINT, nearest_points, splat, splat_slowly
+from videogpa.geometry.cameras import world_points
+from videogpa.geometry.splat import (
+    BYTES_PER_POINT,
+    nearest_pixels,
+    nearest_points,
+    paint,
+    splat,
+    splat_slowly,
+)
 
 SIZE = (5, 7)
 CAMERA = torch.eye(3, 4)
@@ -38,6 +46,27 @@ def test_fast_equals_slow_for_a_general_camera(seed):
     camera = torch.cat([rotation, torch.tensor([[0.0], [0.0], [2.0]])], -1)
     fast = splat(points, colors, camera, INTRINSICS, SIZE)
     assert torch.equal(fast, splat_slowly(points, colors, camera, INTRINSICS, SIZE))
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(1, 20 * BYTES_PER_POINT))
+@settings(max_examples=10)
+def test_pixels_of_all_frames_are_drawn_like_their_cloud(seed, budget):
+    """Cameras that look anywhere, depths from in front of the lens to unknown."""
+    g = torch.Generator().manual_seed(seed)
+    depth = torch.rand(3, *SIZE, generator=g) * 4
+    depth[torch.rand(depth.shape, generator=g) < 0.1] = 0
+    depth[torch.rand(depth.shape, generator=g) < 0.1] = math.nan
+    rotation = torch.linalg.qr(torch.eye(3) + 0.3 * torch.randn(3, 3, 3, generator=g))[0]
+    cameras = torch.cat([rotation, torch.randn(3, 3, 1, generator=g)], -1).double()
+    intrinsics = INTRINSICS.double().expand(3, 3, 3)
+    colors = torch.rand(depth.numel(), 3, generator=g)
+    found = paint(nearest_pixels(depth, cameras, intrinsics, budget), colors)
+    cloud = world_points(depth.double(), cameras, intrinsics).view(-1, 3)
+    cloud[~(depth > 0).flatten()] = math.nan
+    for image, camera in zip(found, cameras, strict=True):
+        torch.testing.assert_close(
+            image.permute(2, 0, 1), splat_slowly(cloud, colors, camera, INTRINSICS, SIZE)
+        )
 
 
 def test_nearest_wins_and_ties_go_to_the_lowest_index():

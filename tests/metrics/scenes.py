@@ -1,12 +1,14 @@
 """Exact clips of procedural scenes, and ways to spoil their pictures or their geometry by a known amount."""
 
 import dataclasses
+import math
 from functools import cache
 
 import torch
 from kornia.filters import gaussian_blur2d
 from torch.nn import functional as F
 
+from videogpa.geometry.alignment import rigid
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import compose
 from videogpa.metrics.base import Clip, Truth
@@ -30,6 +32,8 @@ def exact(clip: Render) -> GeometryPrediction:
         intrinsics=clip.intrinsics,
         images=clip.rgb,
         scale="metric",
+        normals=clip.normals,
+        albedo=clip.albedo,
     )
 
 
@@ -99,6 +103,33 @@ def move_world(geometry: GeometryPrediction, scale: float = 1.0) -> GeometryPred
     moved = compose(geometry.extrinsics_w2c, origin.expand(len(geometry.depth), 3, 4))
     moved = torch.cat([moved[..., :3], moved[..., 3:] * scale], -1)
     return dataclasses.replace(geometry, extrinsics_w2c=moved, depth=geometry.depth * scale)
+
+
+def wrong_normals(clip: Render, strength: float) -> GeometryPrediction:
+    """Each frame's normals turned at random by about `strength` degrees."""
+    twists = F.pad(noise(len(clip.depth), 3) * math.radians(strength), (3, 0))
+    turns = rigid(twists)[..., :3]
+    return dataclasses.replace(exact(clip), normals=torch.einsum("tij,tjhw->tihw", turns, clip.normals))
+
+
+def light(clip: Render, strength: float) -> torch.Tensor:
+    """Each frame's brightness changed at random by about `strength` percent."""
+    return (clip.rgb * 0.8 * (1 + noise(len(clip.rgb), 1, 1, 1) * strength / 100)).clamp(0, 1)
+
+
+def frozen(geometry: GeometryPrediction) -> GeometryPrediction:
+    """The first frame and its geometry, again and again."""
+    names = ("depth", "images", "extrinsics_w2c", "normals", "albedo")
+    return dataclasses.replace(
+        geometry, **{n: getattr(geometry, n)[:1].expand_as(getattr(geometry, n)) for n in names}
+    )
+
+
+def far_apart(geometry: GeometryPrediction) -> GeometryPrediction:
+    """Cameras that look at different places: no frame sees what another one saw."""
+    apart = geometry.extrinsics_w2c.clone()
+    apart[:, 0, 3] += 100 * torch.arange(len(apart))
+    return dataclasses.replace(geometry, extrinsics_w2c=apart)
 
 
 def blur(frames: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Where the points of one frame are in the others: dense flow seeded by features and checked both ways."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -44,18 +43,6 @@ class Tracks:
 
 
 Correspondences = dict[tuple[int, int], Correspondence]
-
-
-@contextmanager
-def deterministic_opencv() -> Iterator[None]:
-    """One OpenCV thread and a fixed random state inside the block: the same input gives the same numbers."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    cv2.setRNGSeed(0)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
 
 
 def match_all(grays: list[Gray]) -> Correspondences:

@@ -20,13 +20,12 @@ from torch.nn import functional as F
 
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import backward_warp, relative_pose, resize_intrinsics
-from videogpa.geometry.matching import deterministic_opencv
+from videogpa.geometry.flow import SMALLEST_SIDE, enlargement, gray_frames
+from videogpa.opencv import deterministic_opencv
 from videogpa.tensors import Mask
 
 NEAR, FAR = (-1, 1), (-2, 2)
 """Frames compared with each frame; the flow to the near ones starts the search for the far ones."""
-FLOW_SIDE = 192
-"""Shorter side in pixels at which optical flow is searched; smaller frames are enlarged by a whole factor."""
 SMALLEST_SPEED = 0.008
 """Share of the longer side that a pixel must move from frame to frame, beyond the camera's motion."""
 LARGEST_ROUGHNESS = 0.5
@@ -54,7 +53,7 @@ def moving_bodies(prediction: GeometryPrediction) -> Mask:
     count, _, height, width = prediction.images.shape
     if count < 3:
         return torch.zeros(count, height, width, dtype=torch.bool)
-    small = _at_most(prediction, FLOW_SIDE)
+    small = _at_most(prediction, SMALLEST_SIDE)
     with deterministic_opencv():
         drifts = [_drift(small, t) for t in range(count)]
     bodies = [_bodies(drift) for drift in drifts]
@@ -67,6 +66,13 @@ def moving_bodies(prediction: GeometryPrediction) -> Mask:
     masks = torch.stack([_union(b, like=d.known) for b, d in zip(confirmed, drifts, strict=True)])
     masks = _grown(masks, max(1, round(MARGIN * max(masks.shape[-2:]))))
     return F.interpolate(masks[:, None].float(), (height, width), mode="nearest")[:, 0] > 0
+
+
+def with_movers(prediction: GeometryPrediction) -> GeometryPrediction:
+    """The prediction with `moving_bodies` as its mask, unless its model made one."""
+    if prediction.dynamic_mask is not None:
+        return prediction
+    return replace(prediction, dynamic_mask=moving_bodies(prediction))
 
 
 @dataclass(frozen=True)
@@ -129,8 +135,8 @@ def _residual_flow(
     )
     # What is out of view shows the frame itself: no motion, rather than any.
     resting = torch.where(warp.inside[:, None], warp.values, images[time])
-    factor = max(1, round(FLOW_SIDE / min(images.shape[-2:])))
-    gray, *grays = _gray(torch.cat([images[time, None], resting]), factor)
+    factor = enlargement(resting)
+    gray, *grays = gray_frames(torch.cat([images[time, None], resting]))
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flows = [search.calc(gray, other, starts.get(lag)) for other, lag in zip(grays, lags, strict=True)]
     own = F.avg_pool2d(torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2), factor) / factor
@@ -205,14 +211,6 @@ def _union(regions: list[Region], like: Region) -> Region:
 
 def _grown(masks: Mask, pixels: int) -> Mask:
     return F.max_pool2d(masks[:, None].float(), 2 * pixels + 1, 1, pixels)[:, 0] > 0
-
-
-def _gray(images: Float[Tensor, "n 3 h w"], factor: int) -> list[np.ndarray]:
-    weights = images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    gray = (images * weights).sum(1, keepdim=True)
-    if factor > 1:
-        gray = F.interpolate(gray, scale_factor=factor, mode="bicubic", align_corners=False)
-    return list((gray[:, 0].clamp(0, 1) * 255).round().byte().numpy())
 
 
 def _at_most(prediction: GeometryPrediction, shorter: int) -> GeometryPrediction:

@@ -27,13 +27,13 @@ from videogpa.geometry.matching import (
     Gray,
     Tracks,
     anchor_pixels,
-    deterministic_opencv,
     follow_corners,
     likeness,
     match_all,
     pixel_grid,
 )
 from videogpa.geometry.triangulation import complete, triangulate
+from videogpa.opencv import deterministic_opencv
 from videogpa.tensors import Video
 
 LICENSE = "no weights"

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from videogpa.geometry.cameras import NEAR
+from videogpa.geometry.cameras import NEAR, relative_pose
 
 EMPTY = torch.iinfo(torch.int64).max
 BYTES_PER_POINT = 128
@@ -32,22 +32,80 @@ def nearest_points(
     not finite or not in front of the camera cover nothing. Working memory beyond input and output stays
     within `budget_bytes` (at least one point at a time).
     """
-    height, width = size
     projection = _projection(extrinsics_w2c, intrinsics)
-    # One pixel more than the image has takes the points that are not seen.
-    keys = torch.full((height * width + 1,), EMPTY, device=points.device)
+    keys = _no_keys(size, points.device)
     chunk = max(1, budget_bytes // BYTES_PER_POINT)
     for start in range(0, len(points), chunk):
         x, y, z = points[start : start + chunk].T.double().contiguous()
         u, v, depth = (a * x + b * y + c * z + d for a, b, c, d in projection)
-        column, row = (u / depth).round_(), (v / depth).round_()
-        seen = (depth > NEAR) & (depth < math.inf)
-        seen &= (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        pixel = torch.where(seen, row * width + column, height * width).long()
-        # The bits of positive floats order like the floats themselves.
-        order = depth.float().view(torch.int32).long() << 32
-        keys.scatter_reduce_(0, pixel, order | torch.arange(start, start + len(x), device=x.device), "amin")
-    return torch.where(keys == EMPTY, -1, keys & 0xFFFFFFFF)[:-1].view(size)
+        _enter(keys, u, v, depth, start)
+    return _indices(keys)
+
+
+def nearest_pixels(
+    depth: Float[Tensor, "t h w"],
+    extrinsics_w2c: Float[Tensor, "t 3 4"],
+    intrinsics: Float[Tensor, "t 3 3"],
+    budget_bytes: int = CACHE_BYTES,
+) -> Int[Tensor, "t h w"]:
+    """`nearest_points` of every camera for the cloud of all pixels of all frames, placed at their depth.
+
+    Pixels are numbered frame by frame and row by row. Pixels of unknown depth (0 or less, or not finite) are no
+    points. The cloud is never built: on the grid of a frame the projection is K' R K⁻¹ (x, y, 1) times the
+    depth plus K' t, and the first factor is a row plus a column.
+    """
+    frames, height, width = depth.shape
+    poses, cameras = extrinsics_w2c.double(), intrinsics.double()
+    back = cameras.inverse()
+    known = torch.where((depth > 0) & depth.isfinite(), depth.double(), math.nan)
+    x = torch.arange(width, device=depth.device, dtype=torch.float64)
+    y = torch.arange(height, device=depth.device, dtype=torch.float64)[:, None]
+    rows = max(1, budget_bytes // BYTES_PER_POINT // width)
+    found = []
+    for target in range(frames):
+        keys = _no_keys((height, width), depth.device)
+        motion = relative_pose(poses, poses[target].expand_as(poses))
+        turns = (cameras[target] @ motion[..., :3] @ back).tolist()
+        shifts = (cameras[target] @ motion[..., 3:])[..., 0].tolist()
+        for source in range(frames):
+            terms = list(zip(turns[source], shifts[source], strict=True))
+            for row in range(0, height, rows):
+                z, below = known[source, row : row + rows], y[row : row + rows]
+                u, v, w = ((a * x + (b * below + c)).mul_(z).add_(d).flatten() for (a, b, c), d in terms)
+                _enter(keys, u, v, w, (source * height + row) * width)
+        found.append(_indices(keys))
+    return torch.stack(found)
+
+
+def _no_keys(size: tuple[int, int], device: torch.device) -> Int[Tensor, "hb wb"]:
+    """An empty image of keys; the border around it takes the points that are not seen."""
+    return torch.full((size[0] + 2, size[1] + 2), EMPTY, device=device)
+
+
+def _enter(
+    keys: Int[Tensor, "hb wb"],
+    u: Float[Tensor, " n"],
+    v: Float[Tensor, " n"],
+    depth: Float[Tensor, " n"],
+    first: int,
+) -> None:
+    """Let n points numbered from `first` compete for the pixels (u, v) / depth."""
+    height, width = keys.shape
+    column = u.div_(depth).round_().clamp_(-1, width - 2)
+    row = v.div_(depth).round_().clamp_(-1, height - 2)
+    pixel = row.mul_(width).add_(column).add_(width + 1).long()
+    nearest, farthest = depth.aminmax()
+    if not (nearest > NEAR and farthest < math.inf):
+        pixel.masked_fill_(~((depth > NEAR) & (depth < math.inf)), 0)
+    index = torch.arange(first, first + len(depth), device=depth.device)
+    # The bits of positive floats order like the floats themselves.
+    order = torch.add(index, depth.float().view(torch.int32).long(), alpha=1 << 32)
+    keys.view(-1).scatter_reduce_(0, pixel, order, "amin")
+
+
+def _indices(keys: Int[Tensor, "hb wb"]) -> Int[Tensor, "hb-2 wb-2"]:
+    keys = keys[1:-1, 1:-1]
+    return torch.where(keys == EMPTY, -1, keys & 0xFFFFFFFF)
 
 
 def splat(
@@ -60,10 +118,13 @@ def splat(
 ) -> Float[Tensor, "c h w"]:
     """The coloured world points seen by one camera, one pixel a point; pixels without a point are 0."""
     index = nearest_points(points, extrinsics_w2c, intrinsics, size, budget_bytes)
-    seen = index >= 0
-    image = colors.new_zeros(*size, colors.shape[-1])
-    image[seen] = colors[index[seen]]
-    return image.permute(2, 0, 1).contiguous()
+    return paint(index, colors).permute(2, 0, 1).contiguous()
+
+
+def paint(index: Int[Tensor, "*s"], colors: Float[Tensor, "n c"]) -> Float[Tensor, "*s c"]:
+    """The colour of every indexed point, 0 where the index is -1."""
+    # Row 0 is the hole.
+    return torch.cat([colors.new_zeros(1, colors.shape[-1]), colors])[index + 1]
 
 
 def splat_slowly(

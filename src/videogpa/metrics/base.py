@@ -7,7 +7,8 @@ from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.tensors import Flow, Mask, Video
 
-Need = Literal["geometry", "truth"]
+Need = Literal["geometry", "normals", "albedo", "truth"]
+"""`normals` and `albedo` are those of the geometry, which not every model gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,15 @@ class Metric(Protocol):
             CannotJudge: this clip has no answer (the value is then null, with the reason).
         """
         ...
+
+
+def has(clip: Clip, need: Need) -> bool:
+    """Whether the clip comes with what a metric needs; without it the metric does not apply."""
+    if need == "truth":
+        return clip.truth is not None
+    if need == "geometry":
+        return clip.geometry is not None
+    return clip.geometry is not None and getattr(clip.geometry, need) is not None
 
 
 def geometry_of(clip: Clip) -> GeometryPrediction:

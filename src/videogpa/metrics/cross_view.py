@@ -64,7 +64,17 @@ def measure(clip: Clip) -> float:
     Raises:
         CannotJudge: no geometry, no camera motion, or too little of the clip is seen by two frames.
     """
-    errors = clip_errors(geometry_of(clip))
+    return agreement(geometry_of(clip))
+
+
+def agreement(prediction: GeometryPrediction, compared: Video | None = None) -> float:
+    """What `measure` returns. Colours are those of `compared` [t 3 h w], by default the prediction's images, whose
+    contrast they are set against in any case.
+
+    Raises:
+        CannotJudge: fewer than two frames, no camera motion, or too little of the clip is seen by two frames.
+    """
+    errors = clip_errors(prediction, compared)
     if not any(e.mask.any() for e in errors):
         raise CannotJudge("no camera motion, or no frame sees what another one saw")
     covered = coverage(torch.stack([e.mask.any(0) for e in errors]))
@@ -73,11 +83,13 @@ def measure(clip: Clip) -> float:
     return 1 - torch.stack([_ratio(e) for e in errors if e.mask.any()]).mean().item()
 
 
-def error_maps(prediction: GeometryPrediction) -> tuple[Float[Tensor, "t h w"], Mask]:
+def error_maps(
+    prediction: GeometryPrediction, compared: Video | None = None
+) -> tuple[Float[Tensor, "t h w"], Mask]:
     """Per pixel of every frame: the share in [0, 1) that is inconsistent with the other frames, and where
     any of them could tell. Pixels that none could judge are 0.
     """
-    return _heat_maps(clip_errors(prediction))
+    return _heat_maps(clip_errors(prediction, compared))
 
 
 def coverage(judged: Mask) -> float:
@@ -85,14 +97,15 @@ def coverage(judged: Mask) -> float:
     return judged.float().mean().item()
 
 
-def clip_errors(prediction: GeometryPrediction) -> list[PairErrors]:
+def clip_errors(prediction: GeometryPrediction, compared: Video | None = None) -> list[PairErrors]:
     """Every frame of the clip against its sources.
 
     Raises:
         CannotJudge: fewer than two frames.
     """
     images, confidence = prediction.images, prediction.confidence.nan_to_num(0, 0, 0)
-    field = field_of(prediction, torch.cat([images, local_contrast(images), confidence[:, None]], 1))
+    colors = images if compared is None else compared
+    field = field_of(prediction, torch.cat([colors, local_contrast(images), confidence[:, None]], 1))
     frames = range(len(images))
     return [pair_errors(field, t, sources_of(t, len(frames))) for t in frames]
 
@@ -106,7 +119,7 @@ def pair_errors(field: Field, target: int, sources: list[int]) -> PairErrors:
         difference=(colors - own_colors).square().sum(1).sqrt() + NOISE,
         contrast=(contrast[:, 0] + own_contrast) / 2,
         weight=(confidence[:, 0] * own_confidence).clamp_min(0).sqrt(),
-        mask=views.inside & (views.depth_gap < OCCLUSION) & _moved(views)[:, None, None],
+        mask=views.inside & (views.depth_gap < OCCLUSION) & moved(views)[:, None, None],
     )
 
 
@@ -120,7 +133,8 @@ def local_contrast(images: Video) -> Float[Tensor, "t 1 h w"]:
     return around * SHIFT * max(images.shape[-2:]) ** 0.5
 
 
-def _moved(views: Views) -> Bool[Tensor, " s"]:
+def moved(views: Views) -> Bool[Tensor, " s"]:
+    """Whether target and source are far enough apart to prove something."""
     seen = torch.where(views.inside, views.displacement, torch.nan).flatten(1)
     return seen.nanmedian(1).values > SMALLEST_MOTION * max(views.inside.shape[-2:])
 

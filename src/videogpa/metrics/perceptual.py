@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 from jaxtyping import Float
-from kornia.filters import filter2d_separable, get_gaussian_kernel1d
+from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,7 +48,7 @@ def ms_ssim(a: Images, b: Images) -> Float[Tensor, " t"]:
     weights = weights / weights.sum()
     result = torch.ones_like(a[:, 0, 0, 0])
     for scale, weight in enumerate(weights):
-        luminance, structure = _ssim_terms(a, b)
+        luminance, structure = ssim_terms(a, b)
         term = structure * luminance if scale == scales - 1 else structure
         result = result * term.mean((1, 2, 3)).clamp_min(0) ** weight
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
@@ -61,14 +61,32 @@ def ms_ssim_scales(height: int, width: int) -> int:
     return max(1, sum(side >> scale >= WINDOW for scale in range(len(MS_SSIM_WEIGHTS))))
 
 
-def _ssim_terms(a: Images, b: Images) -> tuple[Float[Tensor, "t 3 hi wi"], Float[Tensor, "t 3 hi wi"]]:
+def ssim_terms(a: Images, b: Images) -> tuple[Float[Tensor, "t 3 hi wi"], Float[Tensor, "t 3 hi wi"]]:
+    """Luminance, and contrast with structure, of images in [0, 1] in every window inside; SSIM is their product.
+
+    Source: Wang, Bovik, Sheikh and Simoncelli, IEEE TIP 2004; Gaussian window of 11 pixels, or the largest odd
+    number that fits.
+    """
+    # One image at a time stays in the cache.
+    terms = [_ssim_terms(*pair) for pair in zip(a.split(1), b.split(1), strict=True)]
+    luminance, structure = zip(*terms, strict=True)
+    return torch.cat(luminance), torch.cat(structure)
+
+
+def _ssim_terms(
+    a: Float[Tensor, "1 3 h w"], b: Float[Tensor, "1 3 h w"]
+) -> tuple[Float[Tensor, "1 3 hi wi"], Float[Tensor, "1 3 hi wi"]]:
     side = min(*a.shape[-2:], WINDOW)
     kernel = get_gaussian_kernel1d(side - (side + 1) % 2, SIGMA, device=a.device, dtype=a.dtype)
+    # Channels side by side in memory make a filter that treats every channel alike several times faster.
+    a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
     moments = torch.cat([a, b, a * a, b * b, a * b], 1)
-    mean_a, mean_b, aa, bb, ab = filter2d_separable(moments, kernel, kernel, padding="valid").chunk(5, 1)
-    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    variances = (aa - mean_a**2) + (bb - mean_b**2)
-    return luminance, (2 * (ab - mean_a * mean_b) + C2) / (variances + C2)
+    down = kernel.view(1, 1, -1, 1).expand(15, 1, -1, 1)
+    means = F.conv2d(F.conv2d(moments, down, groups=15), down.mT, groups=15)
+    mean_a, mean_b, aa, bb, ab = means.chunk(5, 1)
+    product, squares = mean_a * mean_b, mean_a**2 + mean_b**2
+    luminance = (2 * product + C1) / (squares + C1)
+    return luminance, (2 * (ab - product) + C2) / (aa + bb - squares + C2)
 
 
 @cache

@@ -1,10 +1,7 @@
 """The paper's reprojection: one coloured cloud of all pixels of all frames, drawn into every camera."""
 
-import torch
-
 from videogpa.geometry.base import GeometryPrediction
-from videogpa.geometry.cameras import world_points
-from videogpa.geometry.splat import splat
+from videogpa.geometry.splat import nearest_pixels, paint
 from videogpa.tensors import Video
 
 
@@ -17,10 +14,6 @@ def paper_reprojection(prediction: GeometryPrediction) -> Video:
     Source: VideoGPA, arXiv 2601.23286. Its known weaknesses (a frame explains itself, holes count as black)
     are kept on purpose; `cross_view` is the measure without them.
     """
-    depth = prediction.depth.double()
-    known = (depth > 0) & depth.isfinite()
-    points = world_points(depth, prediction.extrinsics_w2c.double(), prediction.intrinsics.double())[known]
-    colors = prediction.images.permute(0, 2, 3, 1)[known]
-    size = prediction.images.shape[-2:]
-    cameras = zip(prediction.extrinsics_w2c, prediction.intrinsics, strict=True)
-    return torch.stack([splat(points, colors, w2c, k, (size[0], size[1])) for w2c, k in cameras])
+    seen = nearest_pixels(prediction.depth, prediction.extrinsics_w2c, prediction.intrinsics)
+    colors = prediction.images.permute(0, 2, 3, 1).flatten(0, 2)
+    return paint(seen, colors).permute(0, 3, 1, 2).contiguous()

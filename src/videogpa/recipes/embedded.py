@@ -16,7 +16,9 @@ def recipe(seed: int = 0) -> RunConfig:
     """
     drawn = SampleConfig(candidates=6, seed=seed, steps=8, previews=False)
     # What pairs need; held-out videos are measured by everything.
-    score = ScoreConfig(geometry="embedded", metrics=("cross_view", "depth_agreement", "motion", "sharpness"))
+    score = ScoreConfig(
+        geometry="embedded", metrics=("consistency", "depth_agreement", "motion", "sharpness")
+    )
     dpo = TrainConfig(
         objective="anchored",
         beta=2000.0,

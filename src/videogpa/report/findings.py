@@ -13,7 +13,7 @@ Verdict = Literal["better", "worse", "unclear"]
 LARGEST_DECIMALS = 6
 FEWEST_PROMPTS = 20
 """Bootstrap intervals over fewer prompts are far too narrow."""
-PHRASES = {"cross_view": "hold together {} in 3D"}
+PHRASES = {"consistency": "hold together {} in 3D"}
 """How to say that a score is {better, worse}; other metrics are named."""
 
 

@@ -18,6 +18,8 @@ from videogpa.types import Candidate, EvalRow, Score
 from videogpa.weights import lora_folder
 
 BASE = "base"
+KIN = {"consistency", "cross_view"}
+"""One measures by the other: neither judges what the other trained."""
 GUARDED = ("sharpness", "motion")
 SMALLEST_SHARPNESS = 0.95
 LARGEST_MOTION_CHANGE = 0.05
@@ -178,8 +180,8 @@ def _check(cfg: EvaluateConfig, arms: list[str]) -> None:
     for name in {n for pair in cfg.comparisons for n in pair}:
         if name not in arms:
             raise InputError(f"cannot compare unknown arm '{name}'; arms are {', '.join(arms)}")
-    judges = set(score.metric_names(cfg.score)) - {cfg.trained_by, score.CONSISTENCY}
-    if cfg.trained_by in ("consistency", score.CONSISTENCY) and not judges - {"motion", "sharpness"}:
+    kin = KIN if cfg.trained_by in KIN else {cfg.trained_by}
+    if cfg.trained_by and not set(score.metric_names(cfg.score)) - kin - set(GUARDED):
         raise InputError(
             f"the arms were trained by '{cfg.trained_by}' and nothing else would judge them: add other metrics"
         )

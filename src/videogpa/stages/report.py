@@ -36,8 +36,6 @@ from videogpa.stages.evaluate import BASE, LARGEST_MOTION_CHANGE, SMALLEST_SHARP
 from videogpa.stages.score import CONSISTENCY
 from videogpa.types import Candidate, EvalRow, PreferencePair, Prompt, Score
 
-OVERALL = "consistency"
-"""The name under which rows repeat the metric CONSISTENCY."""
 GUARDS = {
     "motion": f"within {LARGEST_MOTION_CHANGE:.0%} of {BASE}'s",
     "sharpness": f"at least {SMALLEST_SHARPNESS:.0%} of {BASE}'s",
@@ -119,7 +117,7 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
         "evaluation": evaluation,
     }
     _require_complete(folder, parts)
-    summary = _without_alias(read_summary(evaluation / "summary.json"))
+    summary = read_summary(evaluation / "summary.json")
     loras = {arm: folder / "lora" / arm for arm in summary.arms if arm != BASE}
     _require_complete(folder, {f"LoRA {arm}": lora for arm, lora in loras.items()})
     parts |= {f"LoRA {arm}": lora for arm, lora in loras.items()}
@@ -139,8 +137,8 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
         trainings={arm: _training(lora, records[f"LoRA {arm}"]) for arm, lora in loras.items()},
         rows=read_rows(evaluation, EvalRow),
         summary=summary,
-        primary=_metric(trained_by or OVERALL),
-        pair_metric=_metric(records["pairs"]["config"]["metric"]),
+        primary=trained_by or CONSISTENCY,
+        pair_metric=records["pairs"]["config"]["metric"],
     )
 
 
@@ -348,21 +346,6 @@ def _provenance(run: FinishedRun) -> dict[str, Any]:
         ],
         "versions": {library: ", ".join(found) for library, found in sorted(versions.items())},
     }
-
-
-def _metric(name: str) -> str:
-    return CONSISTENCY if name == OVERALL else name
-
-
-def _without_alias(summary: Summary) -> Summary:
-    return summary.model_copy(
-        update={
-            "arms": {
-                a: {m: v for m, v in values.items() if m != OVERALL} for a, values in summary.arms.items()
-            },
-            "comparisons": [c for c in summary.comparisons if c.metric != OVERALL],
-        }
-    )
 
 
 def _require_complete(folder: Path, parts: dict[str, Path]) -> None:

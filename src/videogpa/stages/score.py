@@ -1,11 +1,12 @@
 """Measure videos: geometry once, then every metric on it; a failure is a row with a reason, never a number."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,8 +19,13 @@ from videogpa.tensors import Video
 from videogpa.types import Candidate, Prompt, Score
 from videogpa.video_io import find_videos, read_video, write_image
 
-CONSISTENCY = "cross_view"
-"""The metric that is the overall score `consistency`."""
+if TYPE_CHECKING:
+    from videogpa.metrics.base import Clip
+
+CONSISTENCY = "consistency"
+"""The metric that is the overall score."""
+REWARDS = {"paper": "paper_reward"}
+"""Rewards that go by another name than their metric."""
 LICENSES = "licenses.json"
 """Beside scores and pairs: the licence of every model whose weights made them."""
 SMALLEST_SIDE = 16
@@ -70,13 +76,13 @@ def check(cfg: ScoreConfig) -> dict[str, str]:
 
 
 def metric_names(cfg: ScoreConfig) -> list[str]:
-    """The metrics that the configuration asks for.
+    """The metrics that the configuration asks for, by default all, the overall score first.
 
     Raises:
         InputError: a name that no metric has.
     """
     if cfg.metrics is None:
-        return available("metrics")
+        return sorted(available("metrics"), key=lambda name: name != CONSISTENCY)
     for name in cfg.metrics:
         load("metrics", name)
     return list(cfg.metrics)
@@ -91,7 +97,6 @@ def protocol_hash(cfg: ScoreConfig) -> str:
         "config": cfg.model_dump(mode="json", exclude={"geometry_options", "accepted_licenses"}),
         "geometry": protocol(cfg.geometry, cfg.geometry_options),
         "metrics": {name: load("metrics", name).SOURCE for name in metric_names(cfg)},
-        "consistency": CONSISTENCY,
         "perceptual": perceptual_name(),
         "version": __version__,
     }
@@ -192,6 +197,7 @@ def _make_worker(
 ) -> Callable[[ScoreJob], Score]:
     from videogpa.contact_sheet import contact_sheet
     from videogpa.geometry.base import save_prediction
+    from videogpa.geometry.movers import with_movers
     from videogpa.geometry.options import build
     from videogpa.metrics.base import Clip
     from videogpa.report.exhibit import write_exhibit
@@ -207,7 +213,7 @@ def _make_worker(
         _require_video(frames)
         geometry, reasons = None, []
         try:
-            geometry = backend.predict(frames)
+            geometry = with_movers(backend.predict(frames))
             if keep is not None:
                 save_prediction(keep / f"{job.id}.safetensors", geometry)
         except CannotJudge as unknown:
@@ -217,30 +223,12 @@ def _make_worker(
             from videogpa.world.truth import true_continuation
 
             truth = true_continuation(job.world, *(frames.shape[i] for i in (0, 2, 3)))
-        clip = Clip(frames=frames, geometry=geometry, truth=truth)
-        values: dict[str, float | None] = {}
-        for name, metric in metrics.items():
-            values[name] = None
-            missing = ("geometry" in metric.NEEDS and geometry is None) or (
-                "truth" in metric.NEEDS and truth is None
-            )
-            if missing:
-                continue
-            try:
-                value = metric.measure(clip)
-            except CannotJudge as unknown:
-                reasons.append(f"{name}: {unknown}")
-                continue
-            if math.isfinite(value):
-                values[name] = value
-            else:
-                reasons.append(f"{name}: its value is {value}")
+        values, unjudged = measure_clip(metrics, Clip(frames=frames, geometry=geometry, truth=truth))
+        reasons += unjudged
         if pictures is not None:
             write_image(pictures / f"{job.id}.png", contact_sheet(frames, geometry))
         if exhibits is not None:
             write_exhibit(exhibits / job.id, frames, geometry)
-        if CONSISTENCY in values:
-            values = {"consistency": values[CONSISTENCY], **values}
         return Score(
             id=job.id,
             reason="; ".join(reasons) or None,
@@ -252,6 +240,30 @@ def _make_worker(
         )
 
     return score
+
+
+def measure_clip(
+    metrics: Mapping[str, ModuleType], clip: "Clip"
+) -> tuple[dict[str, float | None], list[str]]:
+    """The values of all metrics, None where one does not apply or cannot judge, and the reasons of the latter."""
+    from videogpa.metrics.base import has
+
+    values: dict[str, float | None] = {}
+    reasons = []
+    for name, metric in metrics.items():
+        values[name] = None
+        if not all(has(clip, need) for need in metric.NEEDS):
+            continue
+        try:
+            value = metric.measure(clip)
+        except CannotJudge as unknown:
+            reasons.append(f"{name}: {unknown}")
+            continue
+        if math.isfinite(value):
+            values[name] = value
+        else:
+            reasons.append(f"{name}: its value is {value}")
+    return values, reasons
 
 
 def _require_video(frames: Video) -> None:
@@ -270,4 +282,15 @@ def judged_values(scores: Sequence[Score], metric: str) -> dict[str, float]:
 
 def higher_is_better(metric: str) -> bool:
     """The direction of a metric by name."""
-    return load("metrics", CONSISTENCY if metric == "consistency" else metric).HIGHER_IS_BETTER
+    return load("metrics", metric).HIGHER_IS_BETTER
+
+
+def reward_metric(reward: str) -> str:
+    """The metric that a reward stands for: `consistency`, `paper`, `alignment`, or any metric by its own name.
+
+    Raises:
+        InputError: no metric of that name.
+    """
+    name = REWARDS.get(reward, reward)
+    load("metrics", name)
+    return name

@@ -6,7 +6,7 @@ from pathlib import Path
 from videogpa.artifact import library_versions, write_json_atomic
 from videogpa.plugin import load
 from videogpa.report.page import replacing
-from videogpa.report.score_page import OVERALL, SCORES, VIDEOS, Measurement, write_pages
+from videogpa.report.score_page import SCORES, VIDEOS, Measurement, write_pages
 from videogpa.report.table import metric_facts
 from videogpa.stages.score import (
     CONSISTENCY,
@@ -40,10 +40,9 @@ def run(
 
 def measurement(cfg: ScoreConfig) -> Measurement:
     """What the pages say about how the scores came about; metrics that need a known truth have no place on them."""
-    names = [CONSISTENCY, *(name for name in metric_names(cfg) if name != CONSISTENCY)]
     facts = {
         name: metric_facts(name, CONSISTENCY, ())
-        for name in names
+        for name in metric_names(cfg)
         if "truth" not in load("metrics", name).NEEDS
     }
     return Measurement(
@@ -51,5 +50,5 @@ def measurement(cfg: ScoreConfig) -> Measurement:
         protocol=protocol_hash(cfg),
         versions=library_versions(),
         config=cfg.model_dump_json(indent=2),
-        facts={OVERALL if name == CONSISTENCY else name: fact for name, fact in facts.items()},
+        facts=facts,
     )
