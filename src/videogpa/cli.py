@@ -21,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 ))  # fmt: skip
 prompts_app = typer.Typer(no_args_is_help=True, help="Make a prompts folder.")
 app.add_typer(prompts_app, name="prompts")
+benchmark_app = typer.Typer(no_args_is_help=True, help="Measure what measures.")
+app.add_typer(benchmark_app, name="benchmark")
 
 SOME_FAILED = 3
 
@@ -327,6 +329,40 @@ def run_recipe(
         cfg = with_reward(cfg, reward)
     print(run(cfg, out, workers=workers, overwrite=overwrite) / "index.html")
     _exit_if_rows_failed(out / "candidates", out / "scores", out / "evaluation")
+
+
+@benchmark_app.command("reward")
+def benchmark_reward(
+    out: Out,
+    geometry: Geometry = "embedded",
+    geometry_option: GeometryOptions = None,
+    accept_license: AcceptedLicenses = None,
+    split: Annotated[
+        Literal["development", "held_out"], typer.Option(help="choose by the first, report the second")
+    ] = "held_out",
+    scenes: Annotated[int, typer.Option(min=1, help="scenes, each in some sixty versions")] = 24,
+    size: Annotated[int, typer.Option(min=32, help="pixels a side")] = 48,
+    frames: Annotated[int, typer.Option(min=3)] = 9,
+    samples: Annotated[
+        Path | None, typer.Option(help="candidates drawn for world prompts, to be ranked against the truth")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="the prompts folder of --samples")] = None,
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Judge every metric by clips with known faults, degradations and legitimate changes."""
+    from videogpa.stages.fidelity import FidelityConfig, run
+
+    cfg = FidelityConfig(
+        score=_score_config(geometry, geometry_option, accept_license),
+        split=split,
+        scenes=scenes,
+        size=size,
+        frames=frames,
+    )
+    print(
+        run(cfg, out, samples=samples, prompts=prompts, workers=workers, overwrite=overwrite) / "metrics.csv"
+    )
 
 
 @app.command("list")

@@ -76,3 +76,18 @@ class EvalRow(Row):
     seed: int
     video: str | None = None
     metrics: MetricValues = {}
+
+
+class FidelityRow(Row):
+    """All metrics of one clip whose faults or whose truth are known.
+
+    `scene` and `strength` place it in the battery; `prompt_id` is set for samples of a generator instead.
+    """
+
+    kind: Literal["clean", "fault", "degradation", "legitimate", "invariance", "gloss", "sample"]
+    change: str
+    strength: int = 0
+    scene: int | None = None
+    prompt_id: str | None = None
+    geometry: str
+    metrics: MetricValues = {}

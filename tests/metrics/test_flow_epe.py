@@ -8,7 +8,7 @@ import torch
 from tests.metrics import scenes
 from tests.metrics.scenes import as_clip, exact, noise, prediction, rendered
 from videogpa.errors import CannotJudge
-from videogpa.geometry import flow_epe
+from videogpa.metrics import flow_epe
 from videogpa.world.render import forward_flow
 
 

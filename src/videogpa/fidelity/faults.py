@@ -38,8 +38,8 @@ def wobble(clip: Render, strength: float, rng: np.random.Generator) -> Video:
 
 
 def melt(clip: Render, strength: float, rng: np.random.Generator) -> Video:
-    """The body seen largest sags and bends more and more."""
-    field = _fields(rng, clip.rgb, FINE_KNOTS)[:1].abs() * clip.rgb.new_tensor([0.5, -1.0]).view(2, 1, 1)
+    """The parts of the body seen largest flow apart more and more, smoothly."""
+    field = _fields(rng, clip.rgb, FINE_KNOTS)[:1]
     growth = torch.linspace(0, 1, len(clip.rgb)).view(-1, 1, 1, 1)
     return _body_warped(clip, field * growth * _pixels(clip, strength))
 

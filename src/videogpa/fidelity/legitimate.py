@@ -41,7 +41,12 @@ def still_curtain(clip: Render, rng: np.random.Generator) -> Video:
     return _like(clip, with_curtain(clip.scene, rng, waved=0.0)).rgb
 
 
-def specular(clip: Render, rng: np.random.Generator, gloss: float = GLOSS) -> Video:
+def glossy(clip: Render, rng: np.random.Generator) -> Video:
+    """Bodies and floor are glossy (`specular`)."""
+    return specular(clip, GLOSS)
+
+
+def specular(clip: Render, gloss: float) -> Video:
     """Bodies and floor are glossy: their highlights move with the camera, not with the surface."""
     bodies = tuple(replace(b, gloss=gloss) for b in clip.scene.bodies)
     return _like(clip, replace(clip.scene, bodies=bodies, floor_gloss=gloss)).rgb
@@ -64,7 +69,7 @@ LEGITIMATE: dict[str, Change] = {
     "mover": mover,
     "fast_mover": fast_mover,
     "waving_surface": waving_surface,
-    "specular": specular,
+    "specular": glossy,
     "exposure": exposure,
     "shorter_path": shorter_path,
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import backward_warp, relative_pose, resize_intrinsics
 from videogpa.geometry.flow import SMALLEST_SIDE, enlargement, gray_frames
 from videogpa.opencv import deterministic_opencv
-from videogpa.tensors import Mask
+from videogpa.tensors import Mask, Video
 
 NEAR, FAR = (-1, 1), (-2, 2)
 """Frames compared with each frame; the flow to the near ones starts the search for the far ones."""
@@ -30,7 +30,7 @@ SMALLEST_SPEED = 0.008
 """Share of the longer side that a pixel must move from frame to frame, beyond the camera's motion."""
 LARGEST_ROUGHNESS = 0.5
 """Deviation from constant velocity, as a share of the velocity."""
-SMALLEST_AREA, LARGEST_AREA = 0.004, 0.4
+SMALLEST_AREA, LARGEST_AREA = 0.015, 0.4
 """Share of the image that one body covers."""
 SMALLEST_UNITY, ODD_SHARE = 0.93, 0.2
 """Share of a region's motion (mean square) that one shift, turn and growth must explain, leaving out the odd share of
@@ -40,6 +40,8 @@ SMALLEST_SUPPORT = 0.5
 """Share of a region that the frames around must also show as a body, where it should be by then."""
 MARGIN = 0.035
 """Bodies are widened by this share of the longer side: flow is vague at outlines."""
+SAME_COLOR = 0.2
+"""Colour difference (Euclidean, in [0, √3]) up to which a pixel may show the same body as another."""
 
 Region = Bool[Tensor, "h w"]
 
@@ -64,6 +66,7 @@ def moving_bodies(prediction: GeometryPrediction) -> Mask:
         for found, drift in zip(bodies, drifts, strict=True)
     ]
     masks = torch.stack([_union(b, like=d.known) for b, d in zip(confirmed, drifts, strict=True)])
+    masks |= _carried_on(confirmed, drifts, small.images)
     masks = _grown(masks, max(1, round(MARGIN * max(masks.shape[-2:]))))
     return F.interpolate(masks[:, None].float(), (height, width), mode="nearest")[:, 0] > 0
 
@@ -191,18 +194,45 @@ def _unity(region: Region, velocity: Float[Tensor, "2 h w"]) -> float:
 
 def _support(region: Region, drift: _Drift, shown: Mask) -> float:
     """Share of the region that the frames around show as a body where its velocity takes it; 0 if none sees it."""
-    height, width = region.shape
-    y, x = region.nonzero(as_tuple=True)
     shares = []
     for other, landing in drift.landing.items():
-        shift = drift.velocity[:, region] * (other - drift.time)
-        ahead_x = (x + shift[0]).round().long().clamp(0, width - 1)
-        ahead_y = (y + shift[1]).round().long().clamp(0, height - 1)
-        column, row = landing[ahead_y, ahead_x].nan_to_num(-1).round().long().unbind(-1)
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        column, row, inside = _ahead(region, drift, other, landing)
         if inside.float().mean() > 0.3:
             shares.append(shown[other, row[inside], column[inside]].float().mean().item())
     return float(np.mean(shares)) if shares else 0.0
+
+
+def _carried_on(bodies: list[list[Region]], drifts: list[_Drift], images: Video) -> Mask:
+    """Where the bodies of each frame must be in the next and the one before, and look it: they may be on their way out
+    of view there, or too fast to be followed.
+    """
+    masks = torch.zeros_like(images[:, 0], dtype=torch.bool)
+    for region, drift in (
+        (region, drift) for found, drift in zip(bodies, drifts, strict=True) for region in found
+    ):
+        y, x = region.nonzero(as_tuple=True)
+        for other, landing in drift.landing.items():
+            if abs(other - drift.time) != 1:
+                continue
+            column, row, inside = _ahead(region, drift, other, landing)
+            there = images[other][:, row[inside], column[inside]]
+            alike = (there - images[drift.time][:, y[inside], x[inside]]).square().sum(0).sqrt() < SAME_COLOR
+            if len(alike) and alike.float().mean() > 0.5:
+                masks[other, row[inside], column[inside]] = True
+    return masks
+
+
+def _ahead(
+    region: Region, drift: _Drift, other: int, landing: Float[Tensor, "h w 2"]
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Column and row in another frame where the region's pixels move to, and whether that is in view."""
+    height, width = region.shape
+    y, x = region.nonzero(as_tuple=True)
+    shift = drift.velocity[:, region] * (other - drift.time)
+    ahead_x = (x + shift[0]).round().long().clamp(0, width - 1)
+    ahead_y = (y + shift[1]).round().long().clamp(0, height - 1)
+    column, row = landing[ahead_y, ahead_x].nan_to_num(-1).round().long().unbind(-1)
+    return column, row, (column >= 0) & (column < width) & (row >= 0) & (row < height)
 
 
 def _union(regions: list[Region], like: Region) -> Region:

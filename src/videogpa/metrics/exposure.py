@@ -32,7 +32,7 @@ def exposed_alike(prediction: GeometryPrediction) -> GeometryPrediction:
 
 
 def log_exposure(prediction: GeometryPrediction) -> Float[Tensor, " t"]:
-    """Logarithm of each frame's exposure, mean 0: the smooth trend that explains the ratios of neighbouring frames.
+    """Logarithm of each frame's exposure, mean 0: the smooth part of what the ratios of neighbouring frames say.
 
     A ratio is the median over the pixels that both frames see, by the geometry.
     """
@@ -53,11 +53,11 @@ def log_exposure(prediction: GeometryPrediction) -> Float[Tensor, " t"]:
                 ratios.append((other[usable] / own[usable]).log().median().item())
     if not steps:
         return images.new_zeros(count)
-    time = np.linspace(-1, 1, count)
-    powers = np.stack([time**k for k in range(1, DEGREE + 1)], 1)
     first, second = np.array(steps).T
-    coefficients = np.linalg.lstsq(powers[second] - powers[first], np.array(ratios), rcond=None)[0]
-    trend = powers @ coefficients
+    frame = np.eye(count)
+    exposure = np.linalg.lstsq(frame[second] - frame[first], np.array(ratios), rcond=None)[0]
+    powers = np.linspace(-1, 1, count)[:, None] ** np.arange(DEGREE + 1)
+    trend = powers @ np.linalg.lstsq(powers, exposure, rcond=None)[0]
     trend -= trend.mean()
     span = np.ptp(trend)
     return images.new_tensor(trend * min(1, math.log(MOST) / span) if span else trend)

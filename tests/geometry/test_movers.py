@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.metrics.scenes import exact, jitter, wobble
+from videogpa.geometry.movers import moving_bodies, with_movers
+from videogpa.world.paths import CameraMove
+from videogpa.world.render import Render, render
+from videogpa.world.scene import sample_scene
+
+SIZE, FRAMES = 48, 9
+
+
+def sliding(seed: int, way: tuple[float, float, float], motion: str = "trucks right") -> Render:
+    """A clip whose first body slides by `way` over the clip."""
+    scene = sample_scene(seed, move=CameraMove(motion, "slowly"))
+    mover = replace(scene.bodies[0], slide=torch.tensor(way))
+    return render(replace(scene, bodies=(mover, *scene.bodies[1:])), FRAMES, SIZE, SIZE)
+
+
+def unmasked(clip: Render, images: torch.Tensor | None = None):
+    return replace(exact(clip), images=clip.rgb if images is None else images)
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_a_sliding_body_is_found_and_little_else(seed):
+    clip = sliding(seed, (1.0, 0.0, 0.0))
+    found = moving_bodies(unmasked(clip))
+    true = clip.dynamic_mask
+    assert true.float().mean() > 0.02
+    assert (found & true).sum() > 0.75 * true.sum()
+    assert (found & ~true).float().mean() < 0.1
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_nothing_moves_in_a_static_scene(seed):
+    clip = sliding(seed, (0.0, 0.0, 0.0))
+    assert moving_bodies(unmasked(clip)).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("spoil", [jitter, wobble])
+def test_what_jumps_about_is_no_body(spoil):
+    clip = sliding(1, (0.0, 0.0, 0.0))
+    assert moving_bodies(unmasked(clip, spoil(clip, 4))).float().mean() < 0.03
+
+
+def test_two_frames_cannot_tell():
+    clip = sliding(1, (1.0, 0.0, 0.0))
+    two = replace(unmasked(clip), normals=None, albedo=None)
+    two = replace(
+        two,
+        **{
+            name: getattr(two, name)[:2]
+            for name in ("depth", "confidence", "extrinsics_w2c", "intrinsics", "images")
+        },
+    )
+    assert not moving_bodies(two).any()
+
+
+def test_a_large_clip_is_searched_small_and_masked_large():
+    scene = sample_scene(1, move=CameraMove("trucks right", "slowly"))
+    mover = replace(scene.bodies[0], slide=torch.tensor([1.0, 0.0, 0.0]))
+    clip = render(replace(scene, bodies=(mover, *scene.bodies[1:])), 5, 320, 320)
+    found = moving_bodies(unmasked(clip))
+    assert found.shape == clip.dynamic_mask.shape
+    assert (found & clip.dynamic_mask).sum() > 0.7 * clip.dynamic_mask.sum()
+
+
+def test_a_mask_that_is_there_is_kept():
+    clip = sliding(1, (1.0, 0.0, 0.0))
+    own = replace(unmasked(clip), dynamic_mask=torch.zeros_like(clip.dynamic_mask))
+    assert with_movers(own) is own
+    assert torch.equal(with_movers(unmasked(clip)).dynamic_mask, moving_bodies(unmasked(clip)))
