@@ -12,6 +12,7 @@ from videogpa.geometry.bundle import Reconstruction, adjust, project, residuals
 from videogpa.geometry.matching import Tracks, corners, match_all
 from videogpa.geometry.sfm import Backend
 from videogpa.geometry.triangulation import Triangulated, complete, triangulate
+from videogpa.opencv import deterministic_opencv
 from videogpa.world.paths import CameraMove
 from videogpa.world.render import render
 from videogpa.world.scene import sample_scene

@@ -1,6 +1,6 @@
 """What the other frames say about a frame: every source seen from a target's pixels, with what is visible."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -61,22 +61,16 @@ def field_of(prediction: GeometryPrediction, maps: Float[Tensor, "t c h w"]) -> 
 
 def see(field: Field, target: int, sources: list[int]) -> Views:
     """The `sources` at the pixels of the `target`, by the target's depth and the relative poses."""
-    # One source at a time stays in the cache; all at once takes twice as long.
-    views = [_see_one(field, target, source) for source in sources]
-    return Views(*(torch.cat([getattr(view, f.name) for view in views]) for f in fields(Views)))
-
-
-def _see_one(field: Field, target: int, source: int) -> Views:
-    one, poses = slice(source, source + 1), field.prediction.extrinsics_w2c
+    count, poses = len(sources), field.prediction.extrinsics_w2c
     intrinsics, inverse = field.prediction.intrinsics, field.inverse_depth
     warp = backward_warp(
-        torch.cat([field.maps[one], inverse[one, None]], 1),
-        intrinsics[one],
-        torch.where(inverse[target] > 0, 1 / inverse[target], 0)[None],
-        intrinsics[target, None],
-        relative_pose(poses[target, None], poses[one]),
+        torch.cat([field.maps[sources], inverse[sources, None]], 1),
+        intrinsics[sources],
+        torch.where(inverse[target] > 0, 1 / inverse[target], 0).expand(count, -1, -1),
+        intrinsics[target].expand(count, 3, 3),
+        relative_pose(poses[target].expand(count, 3, 4), poses[sources]),
     )
-    inside = warp.inside & _at(warp.pixels, field.smooth[one])
+    inside = warp.inside & _at(warp.pixels, field.smooth[sources])
     gap = (warp.depth * warp.values[:, -1]).log()
     height, width = inverse.shape[-2:]
     moved = (warp.pixels - pixel_grid(height, width, like=inverse)).square().sum(-1).sqrt()
