@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.exceptions import TyperException
@@ -343,6 +343,7 @@ def benchmark_reward(
     scenes: Annotated[int, typer.Option(min=1, help="scenes, each in some sixty versions")] = 24,
     size: Annotated[int, typer.Option(min=32, help="pixels a side")] = 48,
     frames: Annotated[int, typer.Option(min=3)] = 9,
+    metric: Annotated[list[str] | None, typer.Option(help="only these, repeatable; all by default")] = None,
     samples: Annotated[
         Path | None, typer.Option(help="candidates drawn for world prompts, to be ranked against the truth")
     ] = None,
@@ -354,7 +355,9 @@ def benchmark_reward(
     from videogpa.stages.fidelity import FidelityConfig, run
 
     cfg = FidelityConfig(
-        score=_score_config(geometry, geometry_option, accept_license),
+        score=_score_config(
+            geometry, geometry_option, accept_license, metrics=tuple(metric) if metric else None
+        ),
         split=split,
         scenes=scenes,
         size=size,
@@ -440,7 +443,7 @@ def _print_geometries() -> None:
             print(f"{'':18}{says['INSTALL']}")
 
 
-def _score_config(geometry: str, options: list[str] | None, accepted: list[str] | None, **fields: int):
+def _score_config(geometry: str, options: list[str] | None, accepted: list[str] | None, **fields: Any):
     from videogpa.stages.score import ScoreConfig
 
     return ScoreConfig(

@@ -20,7 +20,7 @@ SHARED_MODULES = {
         *("licenses", "options", "multi_view", "poses", "one_scale", "normals"),
         *("depth_network", "network_folder", "marigold_pipeline"),
     },
-    "metrics": {"base", "warping", "perceptual", "reprojection", "exposure"},
+    "metrics": {"base", "warping", "perceptual", "reprojection", "exposure", "fusion"},
     "recipes": set(),
     "export": {"base"},
 }

@@ -6,6 +6,7 @@
   (`geometry/movers.py`, left out by the geometry's mask);
 - colours are compared after a slight blur of their own, while contrast is that of the frames as they are: resampling
   costs a sharp clip nothing, and a blurred clip loses;
+- surfaces are where all frames together say they are (`metrics/fusion.py`): one frame's uncertain depth is no fault;
 - a frame that only repeats the one before proves nothing and costs half its share.
 """
 
@@ -17,6 +18,7 @@ from videogpa.geometry.base import GeometryPrediction
 from videogpa.metrics import cross_view
 from videogpa.metrics.base import Clip, Need, geometry_of
 from videogpa.metrics.exposure import exposed_alike
+from videogpa.metrics.fusion import with_fused_depth
 from videogpa.tensors import Mask, Video
 
 HIGHER_IS_BETTER = True
@@ -38,7 +40,7 @@ def measure(clip: Clip) -> float:
         CannotJudge: no geometry, fewer than two frames, no camera motion, or too little of the clip is seen by two
             frames.
     """
-    prediction = exposed_alike(geometry_of(clip))
+    prediction = _prepared(geometry_of(clip))
     agreed = cross_view.agreement(prediction, slightly_blurred(prediction.images))
     return agreed * (1 - COST_OF_REPEATING * repeated_share(clip.frames))
 
@@ -50,8 +52,12 @@ def error_maps(prediction: GeometryPrediction) -> tuple[Float[Tensor, "t h w"], 
     Raises:
         CannotJudge: fewer than two frames.
     """
-    prediction = exposed_alike(prediction)
+    prediction = _prepared(prediction)
     return cross_view.error_maps(prediction, slightly_blurred(prediction.images))
+
+
+def _prepared(prediction: GeometryPrediction) -> GeometryPrediction:
+    return exposed_alike(with_fused_depth(prediction))
 
 
 def repeated_share(frames: Video) -> float:
