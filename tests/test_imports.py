@@ -14,7 +14,7 @@ FLOORS = (
     {"errors", "types", "tensors"},
     {"artifact", "opencv", "plugin", "video_io", "weights"},
     {"families", "geometry", "metrics", "dpo", "world", "engines"},
-    {"false_colors", "contact_sheet", "report", "export"},
+    {"false_colors", "contact_sheet", "report", "export", "fidelity"},
     {"stages"},
     {"run", "recipes", "study"},
     {"cli"},

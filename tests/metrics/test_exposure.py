@@ -28,7 +28,7 @@ def test_a_steady_clip_stays_as_it_is():
 def test_flicker_is_no_trend():
     flicker = 0.2 * torch.tensor([1.0, -1, 1, -1, 1, -1, 1])
     found = log_exposure(brightened(flicker))
-    assert found.abs().max() < 0.08
+    assert found.abs().mean() < 0.35 * flicker.abs().mean()
 
 
 def test_only_so_much_is_taken_out():

@@ -40,20 +40,20 @@ def summary(*comparisons: Comparison, guards: dict[str, list[str]] | None = None
     return Summary(arms=arms, comparisons=list(comparisons), guards=guards or {"dpo": []})
 
 
-@pytest.mark.parametrize("metric", ["cross_view", "oracle_flow_epe"])
+@pytest.mark.parametrize("metric", ["consistency", "oracle_flow_epe"])
 @pytest.mark.parametrize("verdict", ["better", "worse", "unclear"])
 def test_a_verdict_needs_an_interval_clear_of_zero_and_knows_the_direction(metric, verdict):
     assert comparison(metric, verdict).verdict == verdict
 
 
 def test_an_interval_that_touches_zero_is_unclear():
-    touching = comparison("cross_view", "better").model_copy(update={"ci95": (0.0, 0.3)})
+    touching = comparison("consistency", "better").model_copy(update={"ci95": (0.0, 0.3)})
     assert touching.verdict == "unclear"
 
 
 def test_a_confirmed_gain():
-    found = summary(comparison("cross_view", "better"), comparison("oracle_psnr", "better"))
-    sentence = headline(found, "cross_view", TRUTH)
+    found = summary(comparison("consistency", "better"), comparison("oracle_psnr", "better"))
+    sentence = headline(found, "consistency", TRUTH)
     assert sentence == (
         "Videos by dpo hold together better in 3D than those by base, and the true continuation confirms it."
     )
@@ -67,23 +67,23 @@ def test_a_confirmed_gain():
         (
             "unclear",
             "unclear",
-            "No clear gain: in cross_view, videos by dpo and by base cannot be told apart.",
+            "No clear gain: in consistency, videos by dpo and by base cannot be told apart.",
         ),
         ("unclear", "better", "cannot be told apart, but dpo came closer to the true continuation"),
         ("worse", "worse", "hold together worse in 3D than those by base, and dpo moved away"),
     ],
 )
 def test_what_is_no_confirmed_gain_is_said_plainly(primary, truth, expected):
-    found = summary(comparison("cross_view", primary), comparison("oracle_psnr", truth))
-    sentence = headline(found, "cross_view", TRUTH)
+    found = summary(comparison("consistency", primary), comparison("oracle_psnr", truth))
+    sentence = headline(found, "consistency", TRUTH)
     assert expected in sentence
     assert "confirms" not in sentence
 
 
 def test_a_gain_that_breaks_a_guard_is_disqualified_in_the_headline():
     guards = {"dpo": ["sharpness is 91.0% of the base's"]}
-    found = summary(comparison("cross_view", "better"), comparison("oracle_psnr", "better"), guards=guards)
-    sentence = headline(found, "cross_view", TRUTH)
+    found = summary(comparison("consistency", "better"), comparison("oracle_psnr", "better"), guards=guards)
+    sentence = headline(found, "consistency", TRUTH)
     assert "disqualified: sharpness is 91.0% of the base's" in sentence
     assert "confirms" not in sentence
     assert any("disqualified" in remark for remark in remarks(found, ["motion", "sharpness"]))
@@ -91,21 +91,23 @@ def test_a_gain_that_breaks_a_guard_is_disqualified_in_the_headline():
 
 def test_a_gain_that_the_control_has_too_is_not_credited():
     found = summary(
-        comparison("cross_view", "better"),
+        comparison("consistency", "better"),
         comparison("oracle_psnr", "better"),
-        comparison("cross_view", "unclear", against="dpo_random"),
+        comparison("consistency", "unclear", against="dpo_random"),
     )
-    assert "but not clearly better than dpo_random" in headline(found, "cross_view", TRUTH)
+    assert "but not clearly better than dpo_random" in headline(found, "consistency", TRUTH)
 
 
 def test_without_a_comparison_nothing_is_claimed():
-    alone = Summary(arms={"base": {"cross_view": 0.5}}, comparisons=[])
+    alone = Summary(arms={"base": {"consistency": 0.5}}, comparisons=[])
     assert (
-        headline(alone, "cross_view", TRUTH)
+        headline(alone, "consistency", TRUTH)
         == "Only base was evaluated; there is nothing to compare it with."
     )
-    assert evidence(alone, "cross_view") == ""
-    assert "cannot be compared" in headline(summary(comparison("oracle_psnr", "better")), "cross_view", TRUTH)
+    assert evidence(alone, "consistency") == ""
+    assert "cannot be compared" in headline(
+        summary(comparison("oracle_psnr", "better")), "consistency", TRUTH
+    )
 
 
 verdicts = st.sampled_from(["better", "worse", "unclear"])
@@ -114,13 +116,13 @@ verdicts = st.sampled_from(["better", "worse", "unclear"])
 @given(verdicts, verdicts, verdicts, verdicts, st.booleans())
 def test_only_a_gain_that_survives_everything_is_confirmed(primary, psnr, flow, control, guarded):
     found = summary(
-        comparison("cross_view", primary),
+        comparison("consistency", primary),
         comparison("oracle_psnr", psnr),
         comparison("oracle_flow_epe", flow),
-        comparison("cross_view", control, against="dpo_random"),
+        comparison("consistency", control, against="dpo_random"),
         guards={"dpo": [] if guarded else ["motion is 80.0% of the base's"]},
     )
-    sentence = headline(found, "cross_view", TRUTH)
+    sentence = headline(found, "consistency", TRUTH)
     truth = {psnr, flow}
     survives = primary == control == "better" and guarded and "better" in truth and "worse" not in truth
     assert ("confirms" in sentence) == survives
@@ -130,9 +132,9 @@ def test_only_a_gain_that_survives_everything_is_confirmed(primary, psnr, flow, 
 
 
 def test_the_evidence_has_the_numbers():
-    found = summary(comparison("cross_view", "better"))
-    assert evidence(found, "cross_view") == (
-        "In cross_view, dpo reaches 0.50 and base 0.50: a difference of +0.20 "
+    found = summary(comparison("consistency", "better"))
+    assert evidence(found, "consistency") == (
+        "In consistency, dpo reaches 0.50 and base 0.50: a difference of +0.20 "
         "(95% interval +0.10 to +0.30), better in 75% of 96 pairs."
     )
 
@@ -144,10 +146,10 @@ def test_few_prompts_are_a_reason_for_doubt():
 
 def test_remarks_sort_the_metrics_by_verdict():
     found = summary(
-        comparison("cross_view", "better"), comparison("oracle_psnr", "worse"), comparison("motion", "worse")
+        comparison("consistency", "better"), comparison("oracle_psnr", "worse"), comparison("motion", "worse")
     )
     first, guards = remarks(found, ["motion"])
-    assert first == "dpo against base: better in cross_view; worse in oracle_psnr."
+    assert first == "dpo against base: better in consistency; worse in oracle_psnr."
     assert guards == "dpo keeps motion within the limits."
 
 
@@ -166,7 +168,7 @@ def test_numbers_never_show_a_signed_zero():
 
 @given(st.floats(1e-5, 1e3))
 def test_decimals_keep_one_to_two_digits_of_the_interval(width):
-    found = comparison("cross_view", "better").model_copy(update={"ci95": (0.0, 2 * width)})
+    found = comparison("consistency", "better").model_copy(update={"ci95": (0.0, 2 * width)})
     assert width * 10 ** decimals([found]) >= 0.999 * min(1, width * 10**6)
 
 

@@ -108,7 +108,6 @@ def _score(row: Candidate, strength: float) -> Score:
     consistency = 0.92 - 0.1 * strength + noise(0, 0.01)
     metrics = {
         "consistency": consistency,
-        "cross_view": consistency,
         "depth_agreement": None if row.id.endswith("0-1") else 0.9 - 0.05 * strength + noise(0, 0.02),
         "motion": 0.2 + noise(0, 0.01),
         "oracle_flow_epe": 0.5 + 0.3 * strength + noise(0, 0.05),

@@ -61,7 +61,6 @@ def test_the_table_has_the_numbers_of_the_summary(finished, html):
     for c in summary["comparisons"]:
         wins = [] if c["metric"] in report.GUARDS else [c["win_rate"]]
         expected[c["metric"]] += [c["mean_difference"], *c["ci95"], *wins]
-    del expected["consistency"]
     assert shown == expected
 
 

@@ -72,7 +72,7 @@ def test_a_judged_video_shows_all_its_numbers_frames_and_points(scored):
         m: float(v) for m, v in re.findall(r'data-metric="(\w+)".*?<data value="([^"]+)"', html, re.DOTALL)
     }
     values = scored[1]["good & <bold>.mkv"].metrics
-    assert shown == {m: v for m, v in values.items() if v is not None and m != "cross_view"}
+    assert shown == {m: v for m, v in values.items() if v is not None}
     assert [v["src"] for v in page.all("video")] == [
         "frames.mp4", "redrawn.mp4", "errors.mp4", "depth.mp4", "normals.mp4",
     ]  # fmt: skip

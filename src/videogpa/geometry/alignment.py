@@ -157,16 +157,16 @@ def _residuals(
     grid = torch.where(inside[..., None], pixels, 0) / last * 2 - 1
     sampled = F.grid_sample(level.images, grid.transpose(0, 1), align_corners=True, padding_mode="border")
     sampled = sampled.permute(2, 0, 1, 3)
-    return sampled * _exposure(level, sampled, inside) - level.colors, inside, pixels
+    return sampled * _exposure(level.colors, sampled, inside) - level.colors, inside, pixels
 
 
 def _exposure(
-    level: _Level, sampled: Float[Tensor, "p t 3 n"], inside: Bool[Tensor, "p t n"]
-) -> Float[Tensor, "p t 1 1"]:
-    """What brings each frame to the first one's brightness over what both see, within `MOST_EXPOSURE`."""
-    weight = level.weights * inside
-    theirs, ours = (x.sum(-2).mul(weight).sum(-1) for x in (sampled, level.colors))
-    return (ours / theirs.clamp_min(1e-6)).clamp(1 / MOST_EXPOSURE, MOST_EXPOSURE)[..., None, None]
+    colors: Float[Tensor, "3 n"], sampled: Float[Tensor, "*b 3 n"], inside: Bool[Tensor, "*b n"]
+) -> Float[Tensor, "*b 1 1"]:
+    """What brings `sampled` to the brightness of `colors`: the median ratio over what is `inside`, within limits."""
+    ratio = colors.sum(-2) / sampled.sum(-2).clamp_min(1e-3)
+    gain = torch.where(inside, ratio, torch.nan).nanmedian(-1).values.nan_to_num(1)
+    return gain.clamp(1 / MOST_EXPOSURE, MOST_EXPOSURE)[..., None, None]
 
 
 def _size(difference: Float[Tensor, "*b 3 n"]) -> Float[Tensor, "*b n"]:
@@ -236,7 +236,9 @@ def _summary(level: _Level, twists: Float[Tensor, "t 6"]) -> Alignment:
     difference, inside, pixels = (x[0] for x in _residuals(level, twists[None]))
     residual = torch.where(inside, _size(difference), torch.nan).nanmedian(-1).values
     half = [side // 2 for side in level.images.shape[-2:]]
-    unrelated = level.images.roll(half, (-2, -1)).flatten(2) - level.colors
+    elsewhere = level.images.roll(half, (-2, -1)).flatten(2)
+    everywhere = torch.ones_like(elsewhere[:, 0], dtype=torch.bool)
+    unrelated = elsewhere * _exposure(level.colors, elsewhere, everywhere) - level.colors
     height, width = level.images.shape[-2:]
     home = pixel_grid(height, width, like=pixels).flatten(0, 1)
     moved = torch.where(inside, (pixels - home).norm(dim=-1), torch.nan).nanmedian(-1).values

@@ -1,6 +1,9 @@
 """The contract of metrics: a clip and what is known about it in, one number (or the reason for none) out."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal, Protocol
 
 from videogpa.errors import CannotJudge
@@ -86,3 +89,23 @@ def truth_of(clip: Clip) -> Truth:
         given, true = tuple(clip.frames.shape), tuple(clip.truth.frames.shape)
         raise CannotJudge(f"frames {given} cannot be compared with a true continuation {true}")
     return clip.truth
+
+
+def measure_clip(metrics: Mapping[str, ModuleType], clip: Clip) -> tuple[dict[str, float | None], list[str]]:
+    """The values of all metrics, None where one does not apply or cannot judge, and the reasons of the latter."""
+    values: dict[str, float | None] = {}
+    reasons = []
+    for name, metric in metrics.items():
+        values[name] = None
+        if not all(has(clip, need) for need in metric.NEEDS):
+            continue
+        try:
+            value = metric.measure(clip)
+        except CannotJudge as unknown:
+            reasons.append(f"{name}: {unknown}")
+            continue
+        if math.isfinite(value):
+            values[name] = value
+        else:
+            reasons.append(f"{name}: its value is {value}")
+    return values, reasons

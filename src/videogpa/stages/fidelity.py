@@ -22,9 +22,9 @@ from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import compose
 from videogpa.geometry.movers import with_movers
 from videogpa.geometry.options import build
-from videogpa.metrics.base import Clip
+from videogpa.metrics.base import Clip, measure_clip
 from videogpa.plugin import load
-from videogpa.stages.score import ScoreConfig, check, higher_is_better, measure_clip, metric_names
+from videogpa.stages.score import ScoreConfig, check, higher_is_better, metric_names
 from videogpa.tensors import Video
 from videogpa.types import Candidate, FidelityRow, Prompt
 from videogpa.video_io import read_video

@@ -1,12 +1,10 @@
 """Measure videos: geometry once, then every metric on it; a failure is a row with a reason, never a number."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,9 +16,6 @@ from videogpa.plugin import available, load
 from videogpa.tensors import Video
 from videogpa.types import Candidate, Prompt, Score
 from videogpa.video_io import find_videos, read_video, write_image
-
-if TYPE_CHECKING:
-    from videogpa.metrics.base import Clip
 
 CONSISTENCY = "consistency"
 """The metric that is the overall score."""
@@ -199,7 +194,7 @@ def _make_worker(
     from videogpa.geometry.base import save_prediction
     from videogpa.geometry.movers import with_movers
     from videogpa.geometry.options import build
-    from videogpa.metrics.base import Clip
+    from videogpa.metrics.base import Clip, measure_clip
     from videogpa.report.exhibit import write_exhibit
 
     backend = build(cfg.geometry, cfg.geometry_options)
@@ -240,30 +235,6 @@ def _make_worker(
         )
 
     return score
-
-
-def measure_clip(
-    metrics: Mapping[str, ModuleType], clip: "Clip"
-) -> tuple[dict[str, float | None], list[str]]:
-    """The values of all metrics, None where one does not apply or cannot judge, and the reasons of the latter."""
-    from videogpa.metrics.base import has
-
-    values: dict[str, float | None] = {}
-    reasons = []
-    for name, metric in metrics.items():
-        values[name] = None
-        if not all(has(clip, need) for need in metric.NEEDS):
-            continue
-        try:
-            value = metric.measure(clip)
-        except CannotJudge as unknown:
-            reasons.append(f"{name}: {unknown}")
-            continue
-        if math.isfinite(value):
-            values[name] = value
-        else:
-            reasons.append(f"{name}: its value is {value}")
-    return values, reasons
 
 
 def _require_video(frames: Video) -> None:
