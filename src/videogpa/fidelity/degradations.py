@@ -51,10 +51,10 @@ def compression(frames: Video, strength: float, rng: np.random.Generator) -> Vid
 
 
 DEGRADATIONS: dict[str, tuple[Degradation, tuple[float, float, float]]] = {
-    "freeze": (freeze, (25, 50, 75)),
-    "slow_down": (slow_down, (25, 50, 75)),
-    "blur": (blur, (1, 2, 4)),
-    "fade": (fade, (25, 50, 75)),
-    "noise": (noise, (2, 4, 8)),
-    "compression": (compression, (28, 36, 44)),
+    "freeze": (freeze, (25.0, 50.0, 75.0)),
+    "slow_down": (slow_down, (25.0, 50.0, 75.0)),
+    "blur": (blur, (1.0, 2.0, 4.0)),
+    "fade": (fade, (25.0, 50.0, 75.0)),
+    "noise": (noise, (2.0, 4.0, 8.0)),
+    "compression": (compression, (28.0, 36.0, 44.0)),
 }

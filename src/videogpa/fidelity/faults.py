@@ -87,13 +87,13 @@ def growing_blur(clip: Render, strength: float, rng: np.random.Generator) -> Vid
 
 
 FAULTS: dict[str, tuple[Fault, tuple[float, float, float, float]]] = {
-    "warp_jitter": (warp_jitter, (0.5, 1, 2, 4)),
-    "wobble": (wobble, (1, 2, 4, 8)),
-    "melt": (melt, (4, 8, 16, 32)),
-    "texture_swim": (texture_swim, (0.75, 1.5, 3, 6)),
-    "wrong_parallax": (wrong_parallax, (1, 2, 4, 8)),
-    "vanish": (vanish, (25, 50, 75, 100)),
-    "growing_blur": (growing_blur, (2, 4, 8, 16)),
+    "warp_jitter": (warp_jitter, (0.5, 1.0, 2.0, 4.0)),
+    "wobble": (wobble, (1.0, 2.0, 4.0, 8.0)),
+    "melt": (melt, (4.0, 8.0, 16.0, 32.0)),
+    "texture_swim": (texture_swim, (0.75, 1.5, 3.0, 6.0)),
+    "wrong_parallax": (wrong_parallax, (1.0, 2.0, 4.0, 8.0)),
+    "vanish": (vanish, (25.0, 50.0, 75.0, 100.0)),
+    "growing_blur": (growing_blur, (2.0, 4.0, 8.0, 16.0)),
 }
 
 
@@ -144,7 +144,9 @@ def _body_warped(clip: Render, field: Flow) -> Video:
     without = _rendered_like(clip, _without(clip.scene, body)).rgb
     mask = (clip.object_ids == body + 1)[:, None].float()
     layer = warp(torch.cat([clip.rgb, mask], 1), field)
-    return torch.lerp(without, layer[:, :3], layer[:, 3:])
+    # The mask has no soft edges: what it does to the body at rest is taken off again.
+    change = torch.lerp(without, layer[:, :3], layer[:, 3:]) - torch.lerp(without, clip.rgb, mask)
+    return (clip.rgb + change).clamp(0, 1)
 
 
 def _without(scene: Scene, body: int) -> Scene:
