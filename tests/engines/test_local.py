@@ -146,6 +146,8 @@ def start_script(folder: Path) -> subprocess.Popen:
         text=True,
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        # A shell's background jobs start with interrupts ignored, and their children inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
