@@ -68,6 +68,7 @@ def score(
     from videogpa.stages.score import jobs_for_paths, reward_metric, score_videos, scores_as_json
 
     cfg = _score_config(geometry, geometry_option, accept_license, max_frames=max_frames)
+    first = reward_metric(reward)
     jobs = jobs_for_paths(paths)
     if report is None:
         found = {s.id: s for s in score_videos(cfg, jobs, workers=workers, pictures=heatmaps)}
@@ -76,7 +77,7 @@ def score(
         scores = score_report.run(cfg, jobs, report, workers=workers, pictures=heatmaps)
     if json_file is not None:
         write_json_atomic(json_file, scores_as_json(cfg, scores))
-    _print_scores(scores, reward_metric(reward))
+    _print_scores(scores, first)
     if report is not None:
         print(report / "index.html")
     _exit_if_failed(sum(s.status == "failed" for s in scores), len(scores))
@@ -179,6 +180,7 @@ def sample(
     from videogpa.stages import score as score_stage
 
     score_cfg = _score_config(geometry, geometry_option, accept_license)
+    chosen_by = best_of_stage.BestOfConfig(metric=score_stage.reward_metric(reward))
     if best_of is not None:
         score_stage.check(score_cfg)
     if prompt is not None and prompts is None:
@@ -196,7 +198,6 @@ def sample(
         _exit_if_rows_failed(drawn)
         return
     scored = score_stage.run(score_cfg, drawn, out / "scores", workers=workers, overwrite=overwrite)
-    chosen_by = best_of_stage.BestOfConfig(metric=score_stage.reward_metric(reward))
     best = best_of_stage.run(chosen_by, drawn, scored, out / "best", overwrite=overwrite)
     print(best)
     _exit_if_rows_failed(drawn, scored, best)
@@ -366,6 +367,7 @@ def benchmark_reward(
     print(
         run(cfg, out, samples=samples, prompts=prompts, workers=workers, overwrite=overwrite) / "metrics.csv"
     )
+    _exit_if_rows_failed(out)
 
 
 @app.command("list")

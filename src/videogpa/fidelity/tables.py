@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from videogpa.artifact import atomic_path
 
@@ -62,7 +62,8 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _plot(path: Path, metric: str, figures: Mapping[str, Any]) -> None:
     """Left: median drop of every fault against its strength. Right: what must not drop, or must not rise."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     changes = figures["changes"]
     for change in (c for c in changes if c["kind"] == "fault"):
         drops = [0.0, *(float("nan") if d is None else d for d in change["drops"])]
@@ -85,4 +86,3 @@ def _plot(path: Path, metric: str, figures: Mapping[str, Any]) -> None:
     for axes in (left, right):
         axes.axhline(0, color="black", linewidth=0.6)
     figure.savefig(path, dpi=110, format="png")
-    plt.close(figure)

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videogpa.geometry.base import GeometryPrediction
+from videogpa.geometry.flow import LUMA
+from videogpa.metrics.cross_view import OCCLUSION
 from videogpa.metrics.warping import field_of, see
 
-LUMA = (0.299, 0.587, 0.114)
 DEGREE = 2
 """Exposure may follow a parabola over the clip; what changes faster is flicker and stays."""
 MOST = 1.6
@@ -18,7 +19,6 @@ MOST = 1.6
 DARKEST = 0.02
 """Luma below which a ratio of brightnesses says nothing."""
 FEWEST_PIXELS = 16
-OCCLUSION = 0.1
 
 
 def exposed_alike(prediction: GeometryPrediction) -> GeometryPrediction:

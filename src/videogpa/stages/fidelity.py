@@ -89,9 +89,9 @@ def run(
             return out
         jobs: list[int | SampleGroup] = [*range(cfg.scenes), *groups]
         todo = [job for job in jobs if _marker(job) not in artifact.done]
-        for _, rows in map_rows(partial(_make_worker, cfg), todo, workers=workers, description="measuring"):
+        for job, rows in map_rows(partial(_make_worker, cfg), todo, workers=workers, description="measuring"):
             if isinstance(rows, RowFailed):
-                raise rows
+                rows = [_failed(cfg, job, rows)]
             # The row that marks a job as done is appended with its others, in one write.
             artifact.append(*(r for r in rows if r.id not in artifact.done))
         measured = list(artifact.done.values())
@@ -286,6 +286,14 @@ def _groups(samples: Path | None, prompts: Path | None) -> list[SampleGroup]:
             )
         found.append(SampleGroup(prompt_id, world, tuple(paths)))
     return found
+
+
+def _failed(cfg: FidelityConfig, job: int | SampleGroup, why: RowFailed) -> FidelityRow:
+    """Stands for all clips of a scene, or all samples of a prompt, that could not be measured."""
+    row: dict[str, Any] = {"id": _marker(job), "status": "failed", "reason": str(why), "geometry": EXACT}
+    if isinstance(job, int):
+        return FidelityRow(kind="gloss", change="gloss", strength=GLOSS[-1], scene=job, **row)
+    return FidelityRow(kind="sample", change=job.videos[-1][0], prompt_id=job.prompt_id, **row)
 
 
 def _case(row: FidelityRow) -> Case:
