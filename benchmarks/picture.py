@@ -16,7 +16,7 @@ import typer
 from videogpa.artifact import read_rows
 from videogpa.contact_sheet import error_colors
 from videogpa.geometry.base import load_prediction
-from videogpa.metrics.cross_view import error_maps
+from videogpa.metrics.consistency import error_maps
 from videogpa.tensors import Video
 from videogpa.types import EvalRow, Prompt
 from videogpa.video_io import read_video, write_image

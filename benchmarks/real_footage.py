@@ -22,7 +22,7 @@ from videogpa.contact_sheet import contact_sheet
 from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.sfm import Backend
-from videogpa.metrics import cross_view
+from videogpa.metrics import consistency
 from videogpa.metrics.base import Clip
 from videogpa.tensors import Video
 from videogpa.video_io import find_videos, read_video, write_image
@@ -54,7 +54,7 @@ def judge(backend: Backend, frames: Video, sheet: Path) -> tuple[float, Geometry
     geometry = None
     try:
         geometry = backend.predict(frames)
-        return cross_view.measure(Clip(frames=frames, geometry=geometry, truth=None)), geometry
+        return consistency.measure(Clip(frames=frames, geometry=geometry, truth=None)), geometry
     finally:
         write_image(sheet, contact_sheet(frames, geometry))
 
@@ -63,7 +63,7 @@ def inside_against_outside(
     geometry: GeometryPrediction, square: tuple[slice, slice], shape: torch.Size
 ) -> float:
     """Mean error of judged pixels in the square over that of the others; the maps may be smaller than frames."""
-    errors, judged = cross_view.error_maps(geometry)
+    errors, judged = consistency.error_maps(geometry)
     inside = torch.zeros(shape)
     inside[square] = 1
     inside = torch.nn.functional.interpolate(inside[None, None], errors.shape[-2:])[0].bool() & judged

@@ -42,7 +42,7 @@ def test_scale_origin_size_and_number_of_frames_hardly_matter():
     values = [
         score(prediction(2, *shape)) for shape in ((2, 48, 48), (5, 48, 48), (10, 48, 48), (5, 96, 128))
     ]
-    assert max(values) - min(values) < 0.03
+    assert max(values) - min(values) < 0.04
 
 
 @pytest.mark.parametrize("spoil", [scenes.frozen, scenes.far_apart, lambda g: scenes.scale_depth(g, 0.0)])

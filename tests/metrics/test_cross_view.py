@@ -78,7 +78,7 @@ def test_hardly_depends_on_the_size():
 def test_a_clean_scene_scores_high_and_is_mostly_seen():
     geometry = prediction()
     assert score(geometry) > 0.75
-    maps, judged = cross_view.error_maps(geometry)
+    maps, judged = cross_view.error_maps(cross_view.clip_errors(geometry))
     assert cross_view.coverage(judged) > 0.9
     assert maps[judged].median() < 0.25
 
@@ -152,12 +152,14 @@ def test_pixels_without_confidence_are_not_judged():
     moving = dataclasses.replace(geometry, dynamic_mask=body)
     assert score(sure, spoiled) > score(geometry, spoiled)
     assert score(moving, spoiled) == pytest.approx(score(sure, spoiled))
-    assert not cross_view.error_maps(moving)[1][body].any()
+    assert not cross_view.error_maps(cross_view.clip_errors(moving))[1][body].any()
 
 
 def test_error_maps_point_at_what_is_wrong():
     clip = rendered(3)
-    maps, judged = cross_view.error_maps(dataclasses.replace(exact(clip), images=scenes.wobble(clip, 4)))
+    maps, judged = cross_view.error_maps(
+        cross_view.clip_errors(dataclasses.replace(exact(clip), images=scenes.wobble(clip, 4)))
+    )
     body = clip.object_ids == 1
     assert maps[body & judged].mean() > 1.5 * maps[~body & judged].mean()
     assert (maps >= 0).all()

@@ -103,10 +103,10 @@ class _Level:
 def _pyramid(images: Video, depth: Tensor, confidence: Tensor, intrinsics: Intrinsics) -> list[_Level]:
     """Levels from coarse to fine, each half the size of the next."""
     inverse, maps, k = 1 / depth[None, None], confidence[None, None], intrinsics[0]
-    images = _blur(images)
+    images = slightly_blurred(images)
     levels = [_level(images, inverse, maps, k)]
     while min(images.shape[-2:]) >= 2 * COARSEST:
-        images, inverse, maps = (F.avg_pool2d(x, 2) for x in (_blur(images), inverse, maps))
+        images, inverse, maps = (F.avg_pool2d(x, 2) for x in (slightly_blurred(images), inverse, maps))
         k = resize_intrinsics(k, (2, 2), (1, 1))
         levels.append(_level(images, inverse, maps, k))
     return levels[::-1]
@@ -127,7 +127,8 @@ def _level(images: Tensor, inverse: Tensor, confidence: Tensor, k: Float[Tensor,
     return _Level(images[1:], k, points, images[0].flatten(1), confidence.flatten(), jacobian)
 
 
-def _blur(images: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h w"]:
+def slightly_blurred(images: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h w"]:
+    """Every pixel averaged with its neighbours by the weights 1 2 1 in both directions."""
     kernel = images.new_tensor([0.25, 0.5, 0.25])
     weight = torch.outer(kernel, kernel).expand(images.shape[1], 1, 3, 3)
     return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), weight, groups=images.shape[1])

@@ -38,6 +38,10 @@ its pixels where it explains least: outlines, where flow is vague.
 """
 SMALLEST_SUPPORT = 0.5
 """Share of a region that the frames around must also show as a body, where it should be by then."""
+SMALLEST_PERSISTENCE = 0.6
+"""Share of the frames that must show bodies: one that moves by itself does so in most of a clip, while pieces of a
+melting or blurring surface look like it now and then.
+"""
 MARGIN = 0.035
 """Bodies are widened by this share of the longer side: flow is vague at outlines."""
 SAME_COLOR = 0.2
@@ -67,6 +71,8 @@ def moving_bodies(prediction: GeometryPrediction) -> Mask:
     ]
     masks = torch.stack([_union(b, like=d.known) for b, d in zip(confirmed, drifts, strict=True)])
     masks |= _carried_on(confirmed, drifts, small.images)
+    if masks.flatten(1).any(1).float().mean() < SMALLEST_PERSISTENCE:
+        masks = torch.zeros_like(masks)
     masks = _grown(masks, max(1, round(MARGIN * max(masks.shape[-2:]))))
     return F.interpolate(masks[:, None].float(), (height, width), mode="nearest")[:, 0] > 0
 

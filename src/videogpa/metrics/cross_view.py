@@ -7,6 +7,7 @@ noise level that stays makes them lose, so neither smooths its way to a better s
 which nothing moved proves nothing and is not judged, so freezing does not help either.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ SHIFT = 1 / 8
 """Colours that differ as under a shift by SHIFT·√side pixels (side = the longer one) are half wrong: .9
 pixels at 48, 2.4 at 360. Half-way between a fixed number of pixels, which is what resampling costs, and a
 fixed share of the image, which is what an error in space makes; so the size of a clip hardly matters."""
-NOISE = 2 / 255
+NOISE = 1 / 255
 """Colour difference that proves nothing; it keeps images without contrast from looking consistent."""
 CONTRAST_RADIUS = 3
 """Contrast is averaged over a square window of 2r + 1 pixels."""
@@ -64,17 +65,15 @@ def measure(clip: Clip) -> float:
     Raises:
         CannotJudge: no geometry, no camera motion, or too little of the clip is seen by two frames.
     """
-    return agreement(geometry_of(clip))
+    return agreement(clip_errors(geometry_of(clip)))
 
 
-def agreement(prediction: GeometryPrediction, compared: Video | None = None) -> float:
-    """What `measure` returns. Colours are those of `compared` [t 3 h w], by default the prediction's images, whose
-    contrast they are set against in any case.
+def agreement(errors: Sequence[PairErrors]) -> float:
+    """What `measure` returns, from the errors of all frames.
 
     Raises:
-        CannotJudge: fewer than two frames, no camera motion, or too little of the clip is seen by two frames.
+        CannotJudge: no camera motion, or too little of the clip is seen by two frames.
     """
-    errors = clip_errors(prediction, compared)
     if not any(e.mask.any() for e in errors):
         raise CannotJudge("no camera motion, or no frame sees what another one saw")
     covered = coverage(torch.stack([e.mask.any(0) for e in errors]))
@@ -83,13 +82,16 @@ def agreement(prediction: GeometryPrediction, compared: Video | None = None) -> 
     return 1 - torch.stack([_ratio(e) for e in errors if e.mask.any()]).mean().item()
 
 
-def error_maps(
-    prediction: GeometryPrediction, compared: Video | None = None
-) -> tuple[Float[Tensor, "t h w"], Mask]:
+def error_maps(errors: Sequence[PairErrors]) -> tuple[Float[Tensor, "t h w"], Mask]:
     """Per pixel of every frame: the share in [0, 1) that is inconsistent with the other frames, and where
     any of them could tell. Pixels that none could judge are 0.
     """
-    return _heat_maps(clip_errors(prediction, compared))
+    maps = []
+    for pairs in errors:
+        weight = pairs.weight * pairs.mask
+        wrong = (weight * pairs.difference).sum(0)
+        maps.append(wrong / (wrong + (weight * pairs.contrast).sum(0)).clamp_min(1e-12))
+    return torch.stack(maps), torch.stack([pairs.mask.any(0) for pairs in errors])
 
 
 def coverage(judged: Mask) -> float:
@@ -97,21 +99,31 @@ def coverage(judged: Mask) -> float:
     return judged.float().mean().item()
 
 
-def clip_errors(prediction: GeometryPrediction, compared: Video | None = None) -> list[PairErrors]:
+def clip_errors(prediction: GeometryPrediction) -> list[PairErrors]:
     """Every frame of the clip against its sources.
 
     Raises:
         CannotJudge: fewer than two frames.
     """
-    images, confidence = prediction.images, prediction.confidence.nan_to_num(0, 0, 0)
-    colors = images if compared is None else compared
-    field = field_of(prediction, torch.cat([colors, local_contrast(images), confidence[:, None]], 1))
-    frames = range(len(images))
-    return [pair_errors(field, t, sources_of(t, len(frames))) for t in frames]
+    images = prediction.images
+    field = compared_field(prediction, images, local_contrast(images))
+    return [pair_errors(field, t, sources_of(t, len(images))) for t in range(len(images))]
+
+
+def compared_field(
+    prediction: GeometryPrediction, colors: Video, contrast: Float[Tensor, "t 1 h w"]
+) -> Field:
+    """What of every frame is compared: colours, the contrast they are set against, and confidence.
+
+    Raises:
+        CannotJudge: fewer than two frames.
+    """
+    confidence = prediction.confidence.nan_to_num(0, 0, 0)
+    return field_of(prediction, torch.cat([colors, contrast, confidence[:, None]], 1))
 
 
 def pair_errors(field: Field, target: int, sources: list[int]) -> PairErrors:
-    """One target frame against its sources; the field's maps are colours, local contrast and confidence."""
+    """One target frame against its sources; the field is a `compared_field`."""
     views = see(field, target, sources)
     colors, contrast, confidence = views.values.split([3, 1, 1], 1)
     own_colors, own_contrast, own_confidence = field.maps[target].split([3, 1, 1])
@@ -143,12 +155,3 @@ def _ratio(errors: PairErrors) -> Float[Tensor, ""]:
     weight = errors.weight * errors.mask
     wrong = (weight * errors.difference).sum()
     return wrong / (wrong + (weight * errors.contrast).sum())
-
-
-def _heat_maps(errors: list[PairErrors]) -> tuple[Float[Tensor, "t h w"], Mask]:
-    maps = []
-    for pairs in errors:
-        weight = pairs.weight * pairs.mask
-        wrong = (weight * pairs.difference).sum(0)
-        maps.append(wrong / (wrong + (weight * pairs.contrast).sum(0)).clamp_min(1e-12))
-    return torch.stack(maps), torch.stack([pairs.mask.any(0) for pairs in errors])
