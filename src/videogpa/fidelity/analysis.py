@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from videogpa.fidelity.battery import Case
 
@@ -120,6 +120,14 @@ def within_prompt_spearman(
         float(np.std(found, ddof=1) / len(found) ** 0.5) if len(found) > 1 else 0.0,
         len(found),
     )
+
+
+def mean_ranks(columns: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """Of each item the mean of its ranks in the columns; None for items that one of them leaves out."""
+    complete = [i for i, row in enumerate(zip(*columns, strict=True)) if None not in row]
+    ranks = np.mean([rankdata([column[i] for i in complete]) for column in columns], axis=0)
+    found = dict(zip(complete, ranks.tolist(), strict=True))
+    return [found.get(i) for i in range(len(columns[0]))]
 
 
 def reference(case: Case) -> Case:

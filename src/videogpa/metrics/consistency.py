@@ -9,7 +9,8 @@ it may cheat with put in:
 - colours are compared after a slight blur of their own, so that resampling costs a sharp clip nothing;
 - differences are set against the contrast of the clip's *sharpest* frame: a frame that loses contrast buys nothing
   with it, and a blurred clip loses;
-- the further two frames are apart, the more they prove, and the more they count;
+- the further two frames are apart, the more they prove, and the more they count; confidence counts by its root, for
+  where geometry is uncertain a video errs, too;
 - a frame that only repeats the one before proves nothing and costs half its share.
 """
 
@@ -68,6 +69,7 @@ def clip_errors(prediction: GeometryPrediction) -> list[PairErrors]:
         CannotJudge: fewer than two frames.
     """
     prediction = exposed_alike(with_fused_depth(prediction))
+    prediction = replace(prediction, confidence=prediction.confidence.nan_to_num(0, 0, 0).clamp_min(0).sqrt())
     images = prediction.images
     sharpest = cross_view.local_contrast(images).mean((1, 2, 3)).amax()
     contrast = sharpest.expand(len(images), 1, *images.shape[-2:])

@@ -11,6 +11,8 @@ from videogpa.metrics.warping import Field, field_of, see, sources_of
 
 SAME_SURFACE = 0.2
 """Depths that differ by more (natural logarithm) belong to different surfaces and are not mixed."""
+PASSES = 2
+"""Where the frames see each other's surfaces depends on the depths, so what moved them is asked again."""
 
 
 def with_fused_depth(prediction: GeometryPrediction) -> GeometryPrediction:
@@ -23,9 +25,11 @@ def with_fused_depth(prediction: GeometryPrediction) -> GeometryPrediction:
         CannotJudge: fewer than two frames.
     """
     confidence = prediction.confidence.nan_to_num(0, 0, 0)
-    field = field_of(prediction, confidence[:, None])
-    depth = torch.stack([_fused(field, t) for t in range(len(confidence))])
-    return replace(prediction, depth=depth)
+    for _ in range(PASSES):
+        field = field_of(prediction, confidence[:, None])
+        depth = torch.stack([_fused(field, t) for t in range(len(confidence))])
+        prediction = replace(prediction, depth=depth)
+    return prediction
 
 
 def _fused(field: Field, target: int) -> Float[Tensor, "h w"]:
