@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogpa.fidelity.analysis import by_change, verdict, weakest_drop, within_prompt_spearman
+from videogpa.fidelity.analysis import by_change, mean_ranks, verdict, weakest_drop, within_prompt_spearman
 from videogpa.fidelity.battery import Case, cases
 
 CASES = [case for scene in range(3) for case in cases(scene)]
@@ -82,3 +82,7 @@ def test_groups_without_a_ranking_are_left_out():
     ties, few, gaps = [(1.0, float(i)) for i in range(5)], ranked[:3], [*ranked[:3], (None, 4.0)]
     assert within_prompt_spearman([ranked, ties, few, gaps])[2] == 1
     assert math.isnan(within_prompt_spearman([ties])[0])
+
+
+def test_mean_ranks_leave_out_what_one_column_leaves_out():
+    assert mean_ranks([[0.1, 0.3, None, 0.2], [5.0, 7.0, 6.0, 9.0]]) == [1.0, 2.5, None, 2.5]

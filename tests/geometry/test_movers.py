@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.metrics.scenes import exact, jitter, wobble
+from videogpa.geometry import movers
 from videogpa.geometry.movers import moving_bodies, with_movers
 from videogpa.world.paths import CameraMove
 from videogpa.world.render import Render, render
@@ -43,6 +44,14 @@ def test_nothing_moves_in_a_static_scene(seed):
 def test_what_jumps_about_is_no_body(spoil):
     clip = sliding(1, (0.0, 0.0, 0.0))
     assert moving_bodies(unmasked(clip, spoil(clip, 4))).float().mean() < 0.03
+
+
+def test_what_moves_in_a_few_frames_only_is_no_body(monkeypatch):
+    still, moving = sliding(1, (0.0, 0.0, 0.0)), sliding(1, (1.0, 0.0, 0.0))
+    images = torch.cat([moving.rgb[:4], still.rgb[4:]])
+    assert not moving_bodies(unmasked(still, images)).any()
+    monkeypatch.setattr(movers, "SMALLEST_PERSISTENCE", 0.0)
+    assert moving_bodies(unmasked(still, images)).any()
 
 
 def test_two_frames_cannot_tell():

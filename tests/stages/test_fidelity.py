@@ -3,14 +3,18 @@ import json
 import shutil
 
 import pytest
+import torch
 
-from videogpa.artifact import MANIFEST, read_rows
+from videogpa.artifact import MANIFEST, open_artifact, read_rows
 from videogpa.errors import InputError
 from videogpa.fidelity.battery import Case
 from videogpa.stages import fidelity
 from videogpa.stages.fidelity import FidelityConfig
+from videogpa.stages.prompts import WorldPrompts, run_world
 from videogpa.stages.score import ScoreConfig
-from videogpa.types import FidelityRow
+from videogpa.types import Candidate, FidelityRow, Prompt
+from videogpa.video_io import write_master
+from videogpa.world.truth import true_continuation
 
 CFG = FidelityConfig(
     score=ScoreConfig(geometry="embedded", metrics=("consistency", "sharpness", "oracle_psnr")),
@@ -65,3 +69,30 @@ def test_a_killed_run_goes_on_where_it_stopped(whole, tmp_path):
 def test_samples_need_their_prompts(tmp_path):
     with pytest.raises(InputError, match="--prompts"):
         fidelity.run(CFG, tmp_path / "out", samples=tmp_path)
+
+
+def test_an_unreadable_sample_fails_its_prompt_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(fidelity, "cases", few_cases)
+    monkeypatch.setattr(fidelity, "GLOSS", (50,))
+    prompts = run_world(WorldPrompts(count=2), tmp_path / "prompts")
+    rows = read_rows(prompts, Prompt)
+    samples = tmp_path / "samples"
+    with open_artifact(samples, stage="candidates", config=CFG, inputs={}, row_type=Candidate) as artifact:
+        for prompt in rows:
+            for seed in range(4):
+                name = f"{prompt.id}-{seed}"
+                frames = true_continuation(prompt.world, 5, 32, 32).frames
+                noise = 0.05 * seed * torch.rand(frames.shape, generator=torch.Generator().manual_seed(seed))
+                write_master(samples / f"{name}.mkv", (frames + noise).clamp(0, 1))
+                artifact.append(Candidate(id=name, prompt_id=prompt.id, seed=seed, video=f"{name}.mkv"))
+        (samples / f"{rows[0].id}-2.mkv").write_bytes(b"no video")
+        artifact.finish([f"{p.id}-{seed}" for p in rows for seed in range(4)])
+    out = fidelity.run(
+        CFG.model_copy(update={"scenes": 1}), tmp_path / "out", samples=samples, prompts=prompts
+    )
+    measured = read_rows(out, FidelityRow)
+    (failed,) = [r for r in measured if r.status == "failed"]
+    assert failed.prompt_id == rows[0].id
+    assert f"{rows[0].id}-2.mkv" in failed.reason
+    found = json.loads((out / "summary.json").read_bytes())["sharpness"]["oracles"]
+    assert {r["prompts"] for r in found} == {1}
