@@ -5,19 +5,34 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videogpa.geometry.cameras import world_points
-from videogpa.geometry.splat import (
-    BYTES_PER_POINT,
-    nearest_pixels,
-    nearest_points,
-    paint,
-    splat,
-    splat_slowly,
-)
+from videogpa.geometry.cameras import NEAR, world_points
+from videogpa.geometry.splat import BYTES_PER_POINT, CACHE_BYTES, nearest_pixels, nearest_points, paint
 
 SIZE = (5, 7)
 CAMERA = torch.eye(3, 4)
 INTRINSICS = torch.tensor([[4.0, 0, 3], [0, 4, 2], [0, 0, 1]])
+
+
+def splat(points, colors, camera, intrinsics, size, budget_bytes=CACHE_BYTES) -> torch.Tensor:
+    """The coloured points [n 3] seen by one camera, as an image [c h w]; pixels without a point are 0."""
+    return paint(nearest_points(points, camera, intrinsics, size, budget_bytes), colors).permute(2, 0, 1)
+
+
+def splat_slowly(points, colors, camera, intrinsics, size) -> torch.Tensor:
+    """`splat` as a loop over points: the definition that the fast version is tested against."""
+    image = colors.new_zeros(colors.shape[-1], *size)
+    nearest = torch.full(size, math.inf)
+    projection = (intrinsics.double() @ camera.double()).tolist()
+    for (x, y, z), color in zip(points.tolist(), colors, strict=True):
+        u, v, depth = (a * x + b * y + c * z + d for a, b, c, d in projection)
+        if not NEAR < depth < math.inf or not math.isfinite(u + v):
+            continue
+        column, row = round(u / depth), round(v / depth)
+        inside = 0 <= column < size[1] and 0 <= row < size[0]
+        if inside and torch.tensor(depth) < nearest[row, column]:
+            nearest[row, column] = depth
+            image[:, row, column] = color
+    return image
 
 
 def random_cloud(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Point splatting with an order-free z-buffer: the nearest point wins a pixel, ties go to the lowest index.
 
 Depth and index are packed into one int64 key and reduced by minimum, so the result does not depend on
-threads, chunks or the order of writes. `splat_slowly` says the same in plain loops.
+threads, chunks or the order of writes.
 """
 
 import math
@@ -108,46 +108,10 @@ def _indices(keys: Int[Tensor, "hb wb"]) -> Int[Tensor, "hb-2 wb-2"]:
     return torch.where(keys == EMPTY, -1, keys & 0xFFFFFFFF)
 
 
-def splat(
-    points: Float[Tensor, "n 3"],
-    colors: Float[Tensor, "n c"],
-    extrinsics_w2c: Float[Tensor, "3 4"],
-    intrinsics: Float[Tensor, "3 3"],
-    size: tuple[int, int],
-    budget_bytes: int = CACHE_BYTES,
-) -> Float[Tensor, "c h w"]:
-    """The coloured world points seen by one camera, one pixel a point; pixels without a point are 0."""
-    index = nearest_points(points, extrinsics_w2c, intrinsics, size, budget_bytes)
-    return paint(index, colors).permute(2, 0, 1).contiguous()
-
-
 def paint(index: Int[Tensor, "*s"], colors: Float[Tensor, "n c"]) -> Float[Tensor, "*s c"]:
     """The colour of every indexed point, 0 where the index is -1."""
     # Row 0 is the hole.
     return torch.cat([colors.new_zeros(1, colors.shape[-1]), colors])[index + 1]
-
-
-def splat_slowly(
-    points: Float[Tensor, "n 3"],
-    colors: Float[Tensor, "n c"],
-    extrinsics_w2c: Float[Tensor, "3 4"],
-    intrinsics: Float[Tensor, "3 3"],
-    size: tuple[int, int],
-) -> Float[Tensor, "c h w"]:
-    """`splat` as a loop over points: the definition that the fast version is tested against."""
-    image = colors.new_zeros(colors.shape[-1], *size)
-    nearest = torch.full(size, math.inf)
-    projection = _projection(extrinsics_w2c, intrinsics)
-    for (x, y, z), color in zip(points.tolist(), colors, strict=True):
-        u, v, depth = (a * x + b * y + c * z + d for a, b, c, d in projection)
-        if not NEAR < depth < math.inf or not math.isfinite(u + v):
-            continue
-        column, row = round(u / depth), round(v / depth)
-        inside = 0 <= column < size[1] and 0 <= row < size[0]
-        if inside and torch.tensor(depth) < nearest[row, column]:
-            nearest[row, column] = depth
-            image[:, row, column] = color
-    return image
 
 
 def _projection(extrinsics_w2c: Tensor, intrinsics: Tensor) -> list[list[float]]:
