@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from videogpa.geometry.blur import slightly_blurred
 from videogpa.geometry.cameras import pixel_grid, project, resize_intrinsics, transform, unproject
 from videogpa.tensors import Extrinsics, Intrinsics, Video
 
@@ -125,13 +126,6 @@ def _level(images: Tensor, inverse: Tensor, confidence: Tensor, k: Float[Tensor,
     dv = torch.stack([zero, q, -y * q, -1 - y * y, x * y, x], -1) * k[1, 1]
     jacobian = (gradient[:, :, None] @ torch.stack([du, dv], 1)).flatten(0, 2)
     return _Level(images[1:], k, points, images[0].flatten(1), confidence.flatten(), jacobian)
-
-
-def slightly_blurred(images: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h w"]:
-    """Every pixel averaged with its neighbours by the weights 1 2 1 in both directions."""
-    kernel = images.new_tensor([0.25, 0.5, 0.25])
-    weight = torch.outer(kernel, kernel).expand(images.shape[1], 1, 3, 3)
-    return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), weight, groups=images.shape[1])
 
 
 def _starts(depth: Float[Tensor, "h w"]) -> Float[Tensor, "p 6"]:

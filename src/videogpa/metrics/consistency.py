@@ -19,8 +19,8 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from videogpa.geometry.alignment import slightly_blurred
 from videogpa.geometry.base import GeometryPrediction
+from videogpa.geometry.blur import slightly_blurred
 from videogpa.metrics import cross_view
 from videogpa.metrics.base import Clip, Need, geometry_of
 from videogpa.metrics.cross_view import PairErrors
