@@ -38,6 +38,12 @@ its pixels where it explains least: outlines, where flow is vague.
 """
 SMALLEST_SUPPORT = 0.5
 """Share of a region that the frames around must also show as a body, where it should be by then."""
+CLEAR_SPEED = 0.02
+"""Share of the longer side a frame. What is slower may be a surface that a generator lets drift, so it must move like a
+body in every respect:
+"""
+SLOW_UNEVENNESS, SLOW_SUPPORT = 0.19, 0.8
+"""Largest median deviation from constant velocity, as a share of it, and smallest support."""
 SMALLEST_PERSISTENCE = 0.6
 """Share of the frames that must show bodies: one that moves by itself does so in most of a clip, while pieces of a
 melting or blurring surface look like it now and then.
@@ -66,7 +72,7 @@ def moving_bodies(prediction: GeometryPrediction) -> Mask:
     shown = torch.stack([_union(b, like=d.known) for b, d in zip(bodies, drifts, strict=True)])
     nearby = _grown(shown, 1)
     confirmed = [
-        [region for region in found if _support(region, drift, nearby) >= SMALLEST_SUPPORT]
+        [region for region in found if _is_body(region, drift, nearby)]
         for found, drift in zip(bodies, drifts, strict=True)
     ]
     masks = torch.stack([_union(b, like=d.known) for b, d in zip(confirmed, drifts, strict=True)])
@@ -170,7 +176,7 @@ def _as_velocity(time: int, residuals: Mapping[int, _Residual]) -> _Drift:
 
 def _bodies(drift: _Drift) -> list[Region]:
     """Connected regions of one frame that move as one body."""
-    moving = _fast(drift) & (drift.roughness < LARGEST_ROUGHNESS * drift.velocity.square().sum(0).sqrt())
+    moving = _fast(drift) & (drift.roughness < LARGEST_ROUGHNESS * _speed(drift))
     labels, count = ndimage.label(ndimage.binary_opening(moving.numpy()))
     regions = [torch.from_numpy(labels == i + 1) for i in range(count)]
     return [
@@ -182,8 +188,20 @@ def _bodies(drift: _Drift) -> list[Region]:
 
 
 def _fast(drift: _Drift) -> Region:
-    speed = drift.velocity.square().sum(0).sqrt()
-    return drift.known & (speed > SMALLEST_SPEED * max(speed.shape))
+    return drift.known & (_speed(drift) > SMALLEST_SPEED * max(drift.known.shape))
+
+
+def _speed(drift: _Drift) -> Float[Tensor, "h w"]:
+    return drift.velocity.square().sum(0).sqrt()
+
+
+def _is_body(region: Region, drift: _Drift, shown: Mask) -> bool:
+    """Whether the frames around bear the region out; the slower it is, the more it takes."""
+    support, speed = _support(region, drift, shown), _speed(drift)[region]
+    if speed.median() >= CLEAR_SPEED * max(region.shape):
+        return support >= SMALLEST_SUPPORT
+    unevenness = (drift.roughness[region] / speed).median().item()
+    return support >= SLOW_SUPPORT and unevenness <= SLOW_UNEVENNESS
 
 
 def _unity(region: Region, velocity: Float[Tensor, "2 h w"]) -> float:
