@@ -32,7 +32,13 @@ DOORS = {
     ("report", "contact_sheet"),
     ("recipes", "run"),
 }
-METRICS_MAY_USE = {"geometry.base", "geometry.cameras", "geometry.flow", "geometry.splat"}
+METRICS_MAY_USE = {
+    "geometry.base",
+    "geometry.cameras",
+    "geometry.enlargement",
+    "geometry.flow",
+    "geometry.splat",
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 NEAR = 1e-6
 """Depths at or below this, in scene units, are behind the camera or unknown."""
+BORDER_SLACK = 1e-3
+"""Pixels: where a camera slides along its rows, rounding alone would decide whether a whole border row is seen."""
 
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "h w 2"]:
@@ -148,7 +150,7 @@ def backward_warp(
     pixels = flat.view(*target_depth.shape, 2)
     last = pixels.new_tensor([width - 1, height - 1])
     known = (target_depth > NEAR) & target_depth.isfinite()
-    inside = known & (pixels >= 0).all(-1) & (pixels <= last).all(-1)
+    inside = known & (pixels >= -BORDER_SLACK).all(-1) & (pixels <= last + BORDER_SLACK).all(-1)
     grid = torch.where(inside[..., None], pixels, 0) / last.clamp_min(1) * 2 - 1
     values = F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=True)
     return Warp(values, pixels, z.view(target_depth.shape), inside)

@@ -40,7 +40,7 @@ def measure(clip: Clip) -> float:
         CannotJudge: no geometry, fewer than two frames, no camera motion, or too little of the clip is seen by two
             frames.
     """
-    prediction = _prepared(geometry_of(clip))
+    prediction = prepared(geometry_of(clip))
     agreed = cross_view.agreement(prediction, slightly_blurred(prediction.images))
     return agreed * (1 - COST_OF_REPEATING * repeated_share(clip.frames))
 
@@ -52,11 +52,16 @@ def error_maps(prediction: GeometryPrediction) -> tuple[Float[Tensor, "t h w"], 
     Raises:
         CannotJudge: fewer than two frames.
     """
-    prediction = _prepared(prediction)
+    prediction = prepared(prediction)
     return cross_view.error_maps(prediction, slightly_blurred(prediction.images))
 
 
-def _prepared(prediction: GeometryPrediction) -> GeometryPrediction:
+def prepared(prediction: GeometryPrediction) -> GeometryPrediction:
+    """The prediction with surfaces fused over the frames and one exposure.
+
+    Raises:
+        CannotJudge: fewer than two frames.
+    """
     return exposed_alike(with_fused_depth(prediction))
 
 
