@@ -164,10 +164,13 @@ def stored_frames(path: Path, *, max_frames: int | None = None) -> Iterator[Stor
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Frames [t 3 h w] chosen from the `length` consecutive frames of a clip that begin with frame `first`."""
+    """Frames [t 3 h w] chosen from the `length` consecutive frames of a clip that begin with frame `first`; `whole` if
+    the clip has no others.
+    """
 
     first: int
     length: int
+    whole: bool
     frames: Video
 
 
@@ -210,7 +213,12 @@ def read_windows(
                     open_windows.setdefault(start, []).append(image)
             while waiting and i == waiting[0][0] + length - 1:
                 start, _ = waiting.pop(0)
-                yield Window(first=start, length=length, frames=_as_video(open_windows.pop(start)))
+                yield Window(
+                    first=start,
+                    length=length,
+                    whole=length == len(times),
+                    frames=_as_video(open_windows.pop(start)),
+                )
 
 
 def _spread(times: Sequence[float], most: int) -> set[int]:

@@ -26,7 +26,7 @@ def enlarged(prediction: GeometryPrediction, images: Float[Tensor, "t 3 height w
     Inverse depth follows the edges of `images`, confidence is interpolated, moving bodies keep their blocks; normals
     and albedo are left out.
     """
-    height, width = images.shape[-2:]
+    (rows, columns), (height, width) = prediction.images.shape[-2:], images.shape[-2:]
     known = (prediction.depth > 0) & prediction.depth.isfinite()
     inverse = torch.where(known, 1 / prediction.depth, 0)
     if prediction.images.shape != images.shape:
@@ -39,9 +39,7 @@ def enlarged(prediction: GeometryPrediction, images: Float[Tensor, "t 3 height w
         depth=torch.where(inverse > 0, 1 / inverse, 0),
         confidence=F.interpolate(prediction.confidence[:, None], (height, width), mode="bilinear")[:, 0],
         extrinsics_w2c=prediction.extrinsics_w2c,
-        intrinsics=resize_intrinsics(
-            prediction.intrinsics, tuple(prediction.images.shape[-2:]), (height, width)
-        ),
+        intrinsics=resize_intrinsics(prediction.intrinsics, (rows, columns), (height, width)),
         images=images,
         scale=prediction.scale,
         dynamic_mask=mask,
@@ -63,7 +61,8 @@ def _upsampled(
     )
 
 
-Neighbours = list[tuple[Int[Tensor, " n"], Float[Tensor, " n"]]]
+Neighbours = list[tuple[Tensor, Tensor]]
+"""Indices and weights, each [n]."""
 
 
 def _neighbours(at: Int[Tensor, " n"], size: int, large: int) -> Neighbours:

@@ -41,8 +41,7 @@ def measure(clip: Clip) -> float:
             frames.
     """
     prediction = prepared(geometry_of(clip))
-    agreed = cross_view.agreement(prediction, slightly_blurred(prediction.images))
-    return agreed * (1 - COST_OF_REPEATING * repeated_share(clip.frames))
+    return less_repeats(cross_view.agreement(prediction, slightly_blurred(prediction.images)), clip.frames)
 
 
 def error_maps(prediction: GeometryPrediction) -> tuple[Float[Tensor, "t h w"], Mask]:
@@ -63,6 +62,11 @@ def prepared(prediction: GeometryPrediction) -> GeometryPrediction:
         CannotJudge: fewer than two frames.
     """
     return exposed_alike(with_fused_depth(prediction))
+
+
+def less_repeats(agreed: float, frames: Video) -> float:
+    """The agreement of a clip less what its repeated frames cost."""
+    return agreed * (1 - COST_OF_REPEATING * repeated_share(frames))
 
 
 def repeated_share(frames: Video) -> float:

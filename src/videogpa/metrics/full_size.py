@@ -8,6 +8,7 @@ lie: sums over tiles are the sums over the frame.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import NEAR, project, relative_pose, transform
 from videogpa.geometry.enlargement import enlarged
 from videogpa.metrics import consistency, cross_view
+from videogpa.metrics.base import Clip, geometry_of
 from videogpa.metrics.cross_view import FrameSums
 from videogpa.metrics.warping import Field, field_of, frame_field, see
 
@@ -32,6 +34,16 @@ Box = tuple[slice, slice]
 """Rows and columns."""
 
 
+def measure(clip: Clip, read: ReadFrame, *, track: Track = iter) -> float:
+    """What `consistency.measure` would return for the frames that `read` gives, one at a time in [0, 1] at full size;
+    the clip holds the same frames reduced. `track` goes through them and may show how far it is.
+
+    Raises:
+        CannotJudge: as `consistency`.
+    """
+    return consistency.less_repeats(agreement(geometry_of(clip), read, track=track), clip.frames)
+
+
 def agreement(
     geometry: GeometryPrediction,
     read: ReadFrame,
@@ -40,10 +52,8 @@ def agreement(
     tile: int = TILE,
     track: Track = iter,
 ) -> float:
-    """What `cross_view.agreement` would return for `consistency` with all frames at full size.
-
-    `geometry` is that of the reduced frames, `read` gives one frame in [0, 1] at full size, `track` goes through the
-    frames and may show how far it is.
+    """What `cross_view.agreement` would return for `consistency` with all frames at full size, each compared with
+    `key_frames` others; `geometry` is that of the reduced frames.
 
     Raises:
         CannotJudge: as `consistency`.
@@ -73,7 +83,7 @@ def agreement(
 
 
 def _only(prediction: GeometryPrediction, frame: int) -> GeometryPrediction:
-    values = {k: v[frame, None] for k, v in vars(prediction).items() if isinstance(v, Tensor)}
+    values: dict[str, Any] = {k: v[frame, None] for k, v in vars(prediction).items() if isinstance(v, Tensor)}
     return replace(prediction, **values)
 
 

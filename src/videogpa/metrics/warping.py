@@ -86,7 +86,8 @@ def see_from(target: Field, sources: Field) -> Views:
     )
     inside = warp.inside & _at(warp.pixels, sources.smooth)
     gap = (warp.depth * warp.values[:, -1]).log()
-    moved = (warp.pixels - pixel_grid(*inverse.shape, like=inverse)).square().sum(-1).sqrt()
+    height, width = inverse.shape
+    moved = (warp.pixels - pixel_grid(height, width, like=inverse)).square().sum(-1).sqrt()
     return Views(warp.values[:, :-1], torch.where(inside, gap, 0), torch.where(inside, moved, 0), inside)
 
 
