@@ -28,6 +28,14 @@ def test_fewer_than_half_give_no_value_but_a_reason():
     assert reasons == ["geometry: 2 of 3 windows cannot be judged; the first: the camera stands still"]
 
 
+def test_what_the_geometry_and_the_metric_refuse_adds_up():
+    still = window(None, "geometry: the camera stands still", motion=None)
+    grey = window(None, "consistency: no contrast")
+    values, reasons = over_windows([window(0.6), still, grey])
+    assert values == {"consistency": None, "motion": pytest.approx(0.1)}
+    assert reasons == ["consistency: 2 of 3 windows cannot be judged; the first: the camera stands still"]
+
+
 def test_the_lowest_window_comes_first_and_the_unjudged_last():
     low, high, unknown = window(0.2), window(0.9), window(None)
     assert sorted([unknown, high, low], key=order) == [low, high, unknown]

@@ -21,14 +21,18 @@ def over_windows(windows: Sequence[WindowScore]) -> tuple[MetricValues, list[str
     for name in windows[0].metrics:
         judged = [value for w in windows if (value := w.metrics[name]) is not None]
         values[name] = sum(judged) / len(judged) if judged and 2 * len(judged) >= len(windows) else None
-    reasons = []
-    for name in ("geometry", *values):
-        whys = [why for w in windows if (why := _why(w, name)) is not None]
-        if 2 * len(whys) > len(windows):
-            reasons.append(
-                f"{name}: {len(whys)} of {len(windows)} windows cannot be judged; the first: {whys[0]}"
-            )
-    return values, reasons
+    without_geometry = _reasons("geometry", windows, ("geometry",))
+    if without_geometry:
+        return values, without_geometry
+    return values, [r for name in values for r in _reasons(name, windows, (name, "geometry"))]
+
+
+def _reasons(name: str, windows: Sequence[WindowScore], sources: tuple[str, ...]) -> list[str]:
+    """Why more than half of the windows have no value: because of one of the `sources`; nothing if they have one."""
+    whys = [why for w in windows if (why := next(filter(None, (_why(w, s) for s in sources)), None))]
+    if 2 * len(whys) <= len(windows):
+        return []
+    return [f"{name}: {len(whys)} of {len(windows)} windows cannot be judged; the first: {whys[0]}"]
 
 
 def _why(window: WindowScore, name: str) -> str | None:
