@@ -25,7 +25,7 @@ from videogpa.metrics.warping import Field, field_of, frame_field, see
 
 KEY_FRAMES = 5
 """Frames, spread evenly, that all frames are compared with; these stay in memory, 25 bytes a pixel."""
-TILE = 256
+TILE = 512
 """Side of a tile in pixels."""
 
 ReadFrame = Callable[[int], Float[Tensor, "3 h w"]]
