@@ -2,6 +2,7 @@
 
     python benchmarks/high_resolution.py same        # tiles against the direct sums, exact geometry
     python benchmarks/high_resolution.py agreement   # full size with coarse geometry against exact geometry
+    python benchmarks/high_resolution.py edges       # exact geometry reduced and enlarged again, edges led or not
     python benchmarks/high_resolution.py clip FOLDER # a clip of 49x3840x2160 and the same with a fault
     python benchmarks/high_resolution.py cost CLIP   # the real command: wall time, peak memory, score
 
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +33,7 @@ from videogpa.errors import CannotJudge
 from videogpa.fidelity.battery import Case, battery_scene, clean_clip, frames_of
 from videogpa.fidelity.faults import warp
 from videogpa.geometry.base import GeometryPrediction
+from videogpa.geometry.cameras import resize_intrinsics
 from videogpa.geometry.enlargement import enlarged
 from videogpa.geometry.exact import from_render
 from videogpa.geometry.movers import with_movers
@@ -47,6 +50,7 @@ BAND = 40
 JITTER = 1.0
 """Root mean square of the fault, in percent of the longer side."""
 KNOTS = 4
+COARSE_SIZES = ((48, 88), (136, 240))
 SAME_SIZES = ((360, 640), (720, 1280))
 FAULTS = ("warp_jitter", "wobble", "texture_swim", "growing_blur")
 STRENGTHS = (2, 4)
@@ -90,6 +94,46 @@ def agreement(
         print(name, _summary(rows, name))
 
 
+@app.command()
+def edges(scenes: int = 3, height: int = 270, width: int = 480, out: Out = None) -> None:
+    """What edges led by the picture are worth where the coarse geometry is otherwise right."""
+    rows = []
+    for scene in range(scenes):
+        clean = clean_clip("development", scene, 9, height, width)
+        for case in (Case(scene, "clean", "clean", 0), Case(scene, "fault", "wobble", 2)):
+            exact = from_render(clean, frames_of(case, clean))
+            for size in COARSE_SIZES:
+                led = enlarged(_reduced(exact, size), exact.images)
+                plain = _with_plain_depth(led, _reduced(exact, size))
+                row = {"case": case.id, "coarse": "{}x{}".format(*size), "direct": _agreement(exact)}
+                row |= {"bilinear": _agreement(plain), "led": _agreement(led)}
+                row |= {"error_bilinear": _log_error(plain.depth, exact.depth)}
+                rows.append(row | {"error_led": _log_error(led.depth, exact.depth)})
+                print(rows[-1], flush=True)
+    _write(out, "edges", rows)
+
+
+def _reduced(geometry: GeometryPrediction, size: tuple[int, int]) -> GeometryPrediction:
+    inverse = F.interpolate(1 / geometry.depth[:, None], size, mode="area")[:, 0]
+    return GeometryPrediction(
+        depth=1 / inverse,
+        confidence=torch.ones_like(inverse),
+        extrinsics_w2c=geometry.extrinsics_w2c,
+        intrinsics=resize_intrinsics(geometry.intrinsics, tuple(geometry.depth.shape[1:]), size),
+        images=F.interpolate(geometry.images, size, mode="area"),
+        scale=geometry.scale,
+    )
+
+
+def _with_plain_depth(fine: GeometryPrediction, coarse: GeometryPrediction) -> GeometryPrediction:
+    inverse = F.interpolate(1 / coarse.depth[:, None], fine.depth.shape[1:], mode="bilinear")[:, 0]
+    return replace(fine, depth=1 / inverse)
+
+
+def _agreement(geometry: GeometryPrediction) -> float:
+    return cross_view.agreement(geometry, consistency.slightly_blurred(geometry.images))
+
+
 def _cases(scene: int) -> Iterator[Case]:
     yield Case(scene, "clean", "clean", 0)
     yield from (Case(scene, "fault", fault, strength) for fault in FAULTS for strength in STRENGTHS)
@@ -100,26 +144,18 @@ def _hierarchical(predict, frames: Video, true_depth) -> dict[str, float | None]
         coarse = with_movers(predict(frames))
     except CannotJudge:
         return {}
-    size = frames.shape[-2:]
-    inverse = F.interpolate(1 / consistency.prepared(coarse).depth[:, None], size, mode="bilinear")[:, 0]
-    led = enlarged(consistency.prepared(coarse), frames).depth
+    ready = consistency.prepared(coarse)
+    led = enlarged(ready, frames)
+    plain = _with_plain_depth(led, ready)
     row = {"reduced": _judged(coarse, frames)}
     try:
         row["full_size"] = full_size.measure(Clip(frames=frames, geometry=coarse), lambda t: frames[t])
     except CannotJudge:
         row["full_size"] = None
-    row["full_size_bilinear"] = _judged(_plain(coarse, frames), frames)
-    row["error_bilinear"] = _log_error(1 / inverse, true_depth)
-    row["error_led"] = _log_error(led, true_depth)
+    row["full_size_bilinear"] = _judged(plain, frames)
+    row["error_bilinear"] = _log_error(plain.depth, true_depth)
+    row["error_led"] = _log_error(led.depth, true_depth)
     return row
-
-
-def _plain(coarse: GeometryPrediction, frames: Video) -> GeometryPrediction:
-    """The coarse geometry on full-size frames with depth interpolated linearly, computed directly."""
-    ready = consistency.prepared(coarse)
-    fine = enlarged(ready, frames)
-    inverse = F.interpolate(1 / ready.depth[:, None], frames.shape[-2:], mode="bilinear")[:, 0]
-    return GeometryPrediction(**(vars(fine) | {"depth": 1 / inverse}))
 
 
 def _judged(geometry: GeometryPrediction, frames: Video) -> float | None:
