@@ -32,7 +32,14 @@ DOORS = {
     ("report", "contact_sheet"),
     ("recipes", "run"),
 }
-METRICS_MAY_USE = {"geometry.base", "geometry.blur", "geometry.cameras", "geometry.flow", "geometry.splat"}
+METRICS_MAY_USE = {
+    "geometry.base",
+    "geometry.blur",
+    "geometry.cameras",
+    "geometry.enlargement",
+    "geometry.flow",
+    "geometry.splat",
+}
 
 
 def imported(path: Path) -> set[str]:

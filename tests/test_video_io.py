@@ -384,3 +384,59 @@ def test_image_orientation_and_alpha(tmp_path):
     image = video_io.read_image(tmp_path / "turned.png")
     assert image.shape == (3, 6, 4)
     assert image[0, 0, 3] == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "window", "starts"),
+    [
+        (5, 8, [0]),
+        (8, 8, [0]),
+        (9, 8, [0, 1]),
+        (20, 8, [0, 4, 8, 12]),
+        (21, 8, [0, 4, 8, 12, 13]),
+        (4, 2, [0, 1, 2]),
+    ],
+)
+def test_windows_overlap_by_half_and_end_with_the_clip(frames, window, starts):
+    assert video_io.window_starts(frames, window) == starts
+
+
+def greys(count):
+    """Frame t has the grey of t."""
+    return (torch.arange(count) / 255).view(-1, 1, 1, 1).expand(count, 3, 16, 16)
+
+
+def test_windows_hold_the_frames_that_a_clip_of_their_length_would_be_judged_by(tmp_path):
+    path = tmp_path / "clip.mkv"
+    video_io.write_master(path, greys(21))
+    found = list(video_io.read_windows(path, window=8, max_frames=3))
+    assert [w.first for w in found] == [0, 4, 8, 12, 13]
+    assert not any(w.whole for w in found)
+    video_io.write_master(tmp_path / "part.mkv", greys(8))
+    part = video_io.read_video(tmp_path / "part.mkv", max_frames=3)
+    for w in found:
+        torch.testing.assert_close(w.frames, part + w.first / 255)
+
+
+def test_a_short_clip_is_one_window(tmp_path):
+    video_io.write_master(tmp_path / "clip.mkv", greys(5))
+    (whole,) = video_io.read_windows(tmp_path / "clip.mkv", window=8, max_frames=10)
+    assert whole.whole
+    torch.testing.assert_close(whole.frames, greys(5))
+
+
+def test_windows_of_one_frame_are_refused(tmp_path):
+    video_io.write_master(tmp_path / "clip.mkv", greys(3))
+    with pytest.raises(InputError, match="window must be at least 2"):
+        list(video_io.read_windows(tmp_path / "clip.mkv", window=1, max_frames=3))
+
+
+def test_stored_frames_are_those_read(tmp_path):
+    path = tmp_path / "clip.mkv"
+    video_io.write_master(path, noise(6, 16, 24))
+    video = video_io.read_video(path, max_frames=4)
+    with video_io.stored_frames(path, max_frames=4) as stored:
+        assert (stored.frames, stored.height, stored.width) == (4, 16, 24)
+        torch.testing.assert_close(torch.stack([stored.read(t) for t in range(4)]), video)
+        raw = stored.path
+    assert not raw.exists()

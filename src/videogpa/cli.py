@@ -58,16 +58,40 @@ def score(
     report: Annotated[
         Path | None, typer.Option(help="folder for a page that shows every video in 3D and where it breaks")
     ] = None,
-    max_frames: Annotated[int, typer.Option(min=2, help="frames looked at, spread over the video")] = 10,
+    max_frames: Annotated[
+        int | None,
+        typer.Option(min=2, help="frames looked at, spread over the video or window: 10, at full size 49"),
+    ] = None,
+    full_size: Annotated[
+        bool,
+        typer.Option("--full-size", help="compute consistency on every pixel; minutes for 3840x2160"),
+    ] = False,
+    window: Annotated[
+        int | None,
+        typer.Option(min=2, help="cut longer videos into windows of so many frames that overlap by half"),
+    ] = None,
     reward: Reward = "consistency",
     workers: Workers = CORES,
 ) -> None:
     """Measure the 3D consistency of videos. `consistency` is the overall score; higher is better."""
     from videogpa.artifact import write_json_atomic
     from videogpa.stages import score_report
-    from videogpa.stages.score import jobs_for_paths, reward_metric, score_videos, scores_as_json
+    from videogpa.stages.score import (
+        FULL_SIZE_FRAMES,
+        jobs_for_paths,
+        reward_metric,
+        score_videos,
+        scores_as_json,
+    )
 
-    cfg = _score_config(geometry, geometry_option, accept_license, max_frames=max_frames)
+    cfg = _score_config(
+        geometry,
+        geometry_option,
+        accept_license,
+        max_frames=max_frames or (FULL_SIZE_FRAMES if full_size else 10),
+        full_size=full_size,
+        window=window,
+    )
     first = reward_metric(reward)
     jobs = jobs_for_paths(paths)
     if report is None:

@@ -18,9 +18,9 @@ SHARED_MODULES = {
         *("base", "cameras", "cloud", "splat", "alignment", "embedded_network", "movers", "flow"),
         *("matching", "bundle", "bootstrap", "triangulation"),
         *("licenses", "options", "multi_view", "poses", "one_scale", "normals"),
-        *("depth_network", "network_folder", "marigold_pipeline"),
+        *("depth_network", "network_folder", "marigold_pipeline", "enlargement"),
     },
-    "metrics": {"base", "warping", "perceptual", "reprojection", "exposure", "fusion"},
+    "metrics": {"base", "warping", "perceptual", "reprojection", "exposure", "fusion", "full_size"},
     "recipes": set(),
     "export": {"base"},
 }

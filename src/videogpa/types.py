@@ -47,14 +47,31 @@ class Candidate(Row):
     conditioning: str | None = None
 
 
+class WindowScore(BaseModel):
+    """What the metrics say about `frames` consecutive frames of a long video, from frame `first` on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: int
+    frames: int
+    metrics: MetricValues = {}
+    reason: str | None = None
+
+
 class Score(Row):
-    """What the metrics say about one video; where one cannot judge, `reason` says why."""
+    """What the metrics say about one video; where one cannot judge, `reason` says why.
+
+    Of a video looked at in windows the metrics are the means over those that could judge, and `shown` is the index
+    of the window whose geometry is kept and shown, the one with the lowest score.
+    """
 
     prompt_id: str | None = None
     video: str
     frames: int = 0
     metrics: MetricValues = {}
     geometry: str | None = None
+    windows: tuple[WindowScore, ...] = ()
+    shown: int | None = None
 
 
 class PreferencePair(Row):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, TypeVar
 
 import av
@@ -122,11 +123,125 @@ def read_video(path: Path, *, max_frames: int | None = None, max_side: int | Non
         InputError: the path does not exist or is a folder, or a limit is below 1.
         RowFailed: empty, truncated, damaged, or without a video stream that can be decoded.
     """
-    for name, limit in (("max_frames", max_frames), ("max_side", max_side)):
-        if limit is not None and limit < 1:
-            raise InputError(f"{name} must be at least 1, not {limit}")
+    return _as_video(list(_shown(path, max_frames, max_side)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFrames:
+    """Decoded frames as bytes [t h w 3] in a file: read one at a time, never mapped, so that memory holds only one."""
+
+    path: Path
+    frames: int
+    height: int
+    width: int
+
+    def read(self, frame: int) -> Float[Tensor, "3 h w"]:
+        """One frame in [0, 1]."""
+        size = self.height * self.width * 3
+        pixels = np.fromfile(self.path, np.uint8, size, offset=frame * size)
+        return from_uint8(torch.from_numpy(pixels).view(1, self.height, self.width, 3))[0]
+
+
+@contextmanager
+def stored_frames(path: Path, *, max_frames: int | None = None) -> Iterator[StoredFrames]:
+    """The frames that `read_video` would give, at their own size, kept in a temporary folder meanwhile (`TMPDIR`
+    says where: 25 MB a frame of 3840×2160).
+
+    Raises:
+        InputError: as `read_video`.
+        RowFailed: as `read_video`.
+    """
+    with TemporaryDirectory(prefix="videogpa-") as folder:
+        raw = Path(folder) / "frames.rgb"
+        count = height = width = 0
+        with raw.open("wb") as file:
+            for image in _shown(path, max_frames, None):
+                height, width, _ = image.shape
+                file.write(image.data)
+                count += 1
+        yield StoredFrames(path=raw, frames=count, height=height, width=width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Frames [t 3 h w] chosen from the `length` consecutive frames of a clip that begin with frame `first`; `whole` if
+    the clip has no others.
+    """
+
+    first: int
+    length: int
+    whole: bool
+    frames: Video
+
+
+def window_starts(frames: int, window: int) -> list[int]:
+    """First frames of windows that overlap by half and cover a clip, the last one ending with it."""
+    if frames <= window:
+        return [0]
+    return [*range(0, frames - window, max(1, window // 2)), frames - window]
+
+
+def read_windows(
+    path: Path, *, window: int, max_frames: int, max_side: int | None = None
+) -> Iterator[Window]:
+    """Windows of `window` frames in order of time, each with at most `max_frames` frames as `read_video` chooses them.
+
+    One pass; only the chosen frames of the windows that are not complete yet are kept. Damage is noticed when the
+    file gets there, so the last window says whether the clip is whole.
+
+    Raises:
+        InputError: as `read_video`, or the window is shorter than 2 frames.
+        RowFailed: as `read_video`.
+    """
+    _require_at_least(2, window=window)
+    _require_at_least(1, max_frames=max_frames, max_side=max_side)
+    times = _timing(path).times
+    length = min(window, len(times))
+    waiting = [
+        (start, _spread(times[start : start + length], max_frames))
+        for start in window_starts(len(times), length)
+    ]
+    open_windows: dict[int, list[np.ndarray]] = {}
+    display = None
+    with _video(path) as (container, stream):
+        for i, frame in enumerate(_decode(container, stream, path)):
+            takers = [start for start, chosen in waiting if i - start in chosen]
+            if takers:
+                display = display or _Display(frame, stream, max_side)
+                image = display.show(frame)
+                for start in takers:
+                    open_windows.setdefault(start, []).append(image)
+            while waiting and i == waiting[0][0] + length - 1:
+                start, _ = waiting.pop(0)
+                yield Window(
+                    first=start,
+                    length=length,
+                    whole=length == len(times),
+                    frames=_as_video(open_windows.pop(start)),
+                )
+
+
+def _spread(times: Sequence[float], most: int) -> set[int]:
+    """Indices of the times nearest to at most `most` equally spaced ones from the first to the last."""
+    if len(times) <= most:
+        return set(range(len(times)))
+    return set(
+        nearest_in_time(
+            zip(times, range(len(times)), strict=True), np.linspace(times[0], times[-1], most).tolist()
+        )
+    )
+
+
+def _require_at_least(least: int, **limits: int | None) -> None:
+    for name, limit in limits.items():
+        if limit is not None and limit < least:
+            raise InputError(f"{name} must be at least {least}, not {limit}")
+
+
+def _shown(path: Path, max_frames: int | None, max_side: int | None) -> Iterator[np.ndarray]:
+    """The frames that `read_video` describes as bytes [h w 3], one after the other."""
+    _require_at_least(1, max_frames=max_frames, max_side=max_side)
     timing = _timing(path)
-    images: list[np.ndarray] = []
     with _video(path) as (container, stream):
         chosen = _decode(container, stream, path)
         if max_frames is not None and timing.frames > max_frames:
@@ -135,7 +250,10 @@ def read_video(path: Path, *, max_frames: int | None = None, max_side: int | Non
         display = None
         for frame in chosen:
             display = display or _Display(frame, stream, max_side)
-            images.append(display.show(frame))
+            yield display.show(frame)
+
+
+def _as_video(images: Sequence[np.ndarray]) -> Video:
     video = torch.empty(len(images), 3, *images[0].shape[:2])
     for i, image in enumerate(images):
         video[i] = from_uint8(torch.from_numpy(image)[None])[0]
@@ -163,16 +281,16 @@ def nearest_in_time(
         yield before[1]
 
 
-def write_master(path: Path, frames: Video, *, fps: float | int = 8) -> None:
+def write_master(path: Path, frames: Iterable[Float[Tensor, "3 h w"]], *, fps: float | int = 8) -> None:
     """A lossless Matroska file (H.264 RGB, crf 0): `read_video` gives the same bytes back.
 
     The same frames always give the same file. H.264 rather than FFV1, because FFmpeg's FFV1 decoder
-    patches damage over without reporting it. frames: [t 3 h w] in [0, 1].
+    patches damage over without reporting it. frames: [t 3 h w] in [0, 1], or its frames one after the other.
 
     Raises:
         RowFailed: the frames are not finite.
     """
-    images = to_uint8(frames).numpy()
+    images = (to_uint8(frame[None])[0].numpy() for frame in frames)
     with atomic_path(path) as temporary:
         _encode(temporary, images, fps, "matroska", "libx264rgb", "rgb24", {"crf": "0", "preset": "veryfast"})
 
@@ -336,12 +454,22 @@ def _video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Timing:
-    """Presentation times of the first and last picture: seconds, or picture numbers if times are missing."""
+    """Presentation times of the pictures, ascending: seconds, or picture numbers if times are missing."""
 
-    frames: int
-    start: float
-    end: float
+    times: list[float]
     in_seconds: bool
+
+    @property
+    def frames(self) -> int:
+        return len(self.times)
+
+    @property
+    def start(self) -> float:
+        return self.times[0]
+
+    @property
+    def end(self) -> float:
+        return self.times[-1]
 
 
 def _timing(path: Path) -> _Timing:
@@ -361,8 +489,8 @@ def _timing(path: Path) -> _Timing:
         raise RowFailed(f"{path}: its video stream holds no frames")
     known = [time for time in times if time is not None]
     if len(known) == len(times) and has_times:
-        return _Timing(frames=len(times), start=min(known), end=max(known), in_seconds=True)
-    return _Timing(frames=len(times), start=0.0, end=float(len(times) - 1), in_seconds=False)
+        return _Timing(times=sorted(known), in_seconds=True)
+    return _Timing(times=[float(i) for i in range(len(times))], in_seconds=False)
 
 
 def _decode(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[av.VideoFrame]:
@@ -420,7 +548,7 @@ def _oriented(image: np.ndarray, matrix: list[int] | None) -> np.ndarray:
 
 def _encode(
     path: Path,
-    images: np.ndarray,
+    images: Iterable[np.ndarray],
     fps: float | int,
     container: str,
     codec: str,
@@ -431,14 +559,16 @@ def _encode(
     with av.open(str(path), "w", format=container, options=muxer_options) as output:
         stream = output.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options)
         assert isinstance(stream, VideoStream)
-        stream.height, stream.width, stream.pix_fmt = *images.shape[1:3], pixels
+        stream.pix_fmt = pixels
         # One thread: the file must not depend on the machine.
         stream.codec_context.thread_count = 1
         if pixels == "yuv420p":
             # Players guess the colours of untagged files from their size.
             stream.codec_context.colorspace = stream.codec_context.color_primaries = BT709
             stream.codec_context.color_trc, stream.codec_context.color_range = BT709, ColorRange.MPEG
-        for image in images:
+        for i, image in enumerate(images):
+            if i == 0:
+                stream.height, stream.width = image.shape[:2]
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if pixels == "yuv420p":
                 frame = frame.reformat(format=pixels, dst_colorspace="ITU709")

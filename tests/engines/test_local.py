@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from videogpa.engines.local import map_rows
+from videogpa.engines.local import map_rows, steps
 from videogpa.errors import CannotJudge, InputError, RowFailed
 
 
@@ -110,7 +110,7 @@ def test_no_bar_where_standard_error_is_no_terminal(capfd):
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from videogpa.engines.local import map_rows
+from videogpa.engines.local import map_rows, steps
 
 def make_worker():
     def work(job):
@@ -171,3 +171,9 @@ def test_workers_end_with_the_parent(tmp_path):
     assert interrupted.returncode != 0
     assert output.count("Traceback") == 1  # the workers say nothing
     assert output.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_steps_go_through_everything_with_and_without_a_bar():
+    assert list(steps(range(3), "parts")) == [0, 1, 2]
+    jobs = map_rows(lambda: lambda job: list(steps(range(job), "parts")), [2, 4], workers=1, description="x")
+    assert [found for _, found in jobs] == [[0, 1], [0, 1, 2, 3]]

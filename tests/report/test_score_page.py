@@ -1,15 +1,24 @@
 import pytest
 
 from videogpa.report.exhibit import Exhibit
-from videogpa.report.score_page import ShownVideo, list_headline, metric_reasons, ranked, video_headline
+from videogpa.report.score_page import (
+    Measurement,
+    ShownVideo,
+    _video_context,
+    list_headline,
+    metric_reasons,
+    ranked,
+    video_headline,
+)
 from videogpa.report.table import metric_facts
-from videogpa.types import Score
+from videogpa.types import Score, WindowScore
 
 FACTS = {
     "consistency": metric_facts("cross_view", "cross_view", ()),
     "motion": metric_facts("motion", "cross_view", ()),
     "sharpness": metric_facts("sharpness", "cross_view", ()),
 }
+ABOUT = Measurement(geometry="sfm", protocol="0", versions={}, config="{}", facts={})
 
 
 def shown(id: str, value: float | None) -> ShownVideo:
@@ -42,6 +51,19 @@ def test_a_video_has_its_place_or_its_reason():
     assert video_headline(shown("a", 0.5), 2, 3) == "Consistency 0.50: place 2 of 3"
     assert video_headline(shown("a", 0.5), 1, 1) == "Consistency 0.50"
     assert video_headline(shown("a", None), 1, 0) == "a.mp4 cannot be judged"
+
+
+def test_a_video_in_windows_says_which_one_is_shown():
+    parts = tuple(
+        WindowScore(first=f, frames=24, metrics={"consistency": v})
+        for f, v in ((0, 0.9), (12, 0.4), (24, None))
+    )
+    video = shown("a", 0.65)
+    score = video.score.model_copy(update={"windows": parts, "shown": 1})
+    context = _video_context(ShownVideo(score=score, exhibit=video.exhibit, folder="a"), 1, [video], ABOUT)
+    assert context["shown_window"].first == 12
+    assert context["judged_windows"] == 2
+    assert _video_context(video, 1, [video], ABOUT)["shown_window"] is None
 
 
 def test_every_missing_number_has_its_own_reason():

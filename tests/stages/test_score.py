@@ -15,8 +15,9 @@ from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import CONSISTENCY, ScoreConfig, jobs_for_paths, protocol_hash, scores_as_json
 from videogpa.types import Candidate, Prompt, Score
 from videogpa.video_io import read_video, write_master
+from videogpa.world.paths import CameraMove
 from videogpa.world.render import render
-from videogpa.world.scene import scene_from_spec
+from videogpa.world.scene import sample_scene, scene_from_spec
 
 CFG = ScoreConfig(geometry="embedded")
 
@@ -156,3 +157,53 @@ def test_jobs_of_files_and_folders(tmp_path):
     assert "does not exist" in by_id[jobs[2].id].reason
     listed = scores_as_json(CFG, [by_id[j.id] for j in jobs])
     assert [v["path"] for v in listed["videos"]] == [str(j.video) for j in jobs]
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """17 frames of a camera that slides sideways."""
+    path = tmp_path_factory.mktemp("walk") / "walk.mkv"
+    write_master(path, render(sample_scene(7, move=CameraMove("trucks right", "quickly")), 17, 48, 64).rgb)
+    return path
+
+
+def test_a_long_clip_is_the_mean_of_its_windows(walk, tmp_path):
+    cfg = ScoreConfig(geometry="embedded", metrics=("consistency", "motion"), window=9)
+    (row,) = score.score_videos(cfg, jobs_for_paths([walk]), workers=1, keep=tmp_path)
+    assert [(w.first, w.frames) for w in row.windows] == [(0, 9), (4, 9), (8, 9)]
+    values = [w.metrics["consistency"] for w in row.windows]
+    assert row.metrics["consistency"] == pytest.approx(sum(values) / 3)
+    assert row.shown == values.index(min(values))
+    assert row.frames == 17
+    assert len(load_prediction(tmp_path / f"{row.id}.safetensors").depth) == 9
+    listed = scores_as_json(cfg, [row])["videos"][0]
+    assert [w["metrics"]["consistency"] for w in listed["windows"]] == values
+
+
+def test_a_clip_as_short_as_a_window_is_scored_whole(walk):
+    cfg = ScoreConfig(geometry="embedded", metrics=("consistency",), max_frames=9)
+    jobs = jobs_for_paths([walk])
+    (whole,) = score.score_videos(cfg, jobs, workers=1)
+    (windowed,) = score.score_videos(cfg.model_copy(update={"window": 17}), jobs, workers=1)
+    assert windowed.windows == ()
+    assert windowed.metrics == whole.metrics
+
+
+def test_full_size_has_a_protocol_and_a_value_of_its_own(walk):
+    cfg = ScoreConfig(geometry="embedded", metrics=("consistency", "cross_view"), max_frames=5)
+    full = cfg.model_copy(update={"full_size": True})
+    assert protocol_hash(full) != protocol_hash(cfg)
+    jobs = jobs_for_paths([walk])
+    (reduced,) = score.score_videos(cfg, jobs, workers=1)
+    (large,) = score.score_videos(full, jobs, workers=1)
+    assert list(large.metrics) == list(reduced.metrics)
+    assert large.metrics["cross_view"] == reduced.metrics["cross_view"]
+    assert 0.3 < large.metrics["consistency"] < 1
+    assert large.metrics["consistency"] != reduced.metrics["consistency"]
+
+
+def test_settings_that_do_not_go_together_are_refused():
+    with pytest.raises(InputError, match="not both"):
+        score.check(ScoreConfig(geometry="embedded", full_size=True, window=20))
+    with pytest.raises(InputError, match="not among the metrics"):
+        score.check(ScoreConfig(geometry="embedded", full_size=True, metrics=("motion",)))

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from tests.world import closed_forms
 from videogpa.world.paths import CameraMove
-from videogpa.world.render import FIELD_OF_VIEW_DEGREES, Render, forward_flow, render, world_intrinsics
+from videogpa.world.render import (
+    FIELD_OF_VIEW_DEGREES,
+    Render,
+    forward_flow,
+    render,
+    render_from,
+    world_intrinsics,
+)
 from videogpa.world.scene import Body, Scene, sample_scene
 from videogpa.world.texture import Texture
 from videogpa.world.train_generator import mirror_caption
@@ -237,3 +244,14 @@ def test_rendering_is_a_function_of_the_scene(motion: str):
     first, second = (render(sample_scene(11, move=move), 2, 16, 16) for _ in range(2))
     assert torch.equal(first.rgb, second.rgb)
     assert torch.equal(first.depth, second.depth)
+
+
+def test_a_moved_principal_point_gives_a_part_of_the_picture():
+    clip = render(sample_scene(3), 2, 24, 32)
+    top, rows = 5, 7
+    camera = clip.intrinsics.clone()
+    camera[:, 1, 2] -= top
+    progress = torch.linspace(0, 1, len(clip.rgb))
+    part = render_from(clip.scene, clip.extrinsics_w2c, camera, progress, rows, 32)
+    torch.testing.assert_close(part.rgb, clip.rgb[:, :, top : top + rows], atol=1e-4, rtol=0)
+    torch.testing.assert_close(part.depth, clip.depth[:, top : top + rows], atol=1e-4, rtol=1e-4)

@@ -31,8 +31,11 @@ from videogpa.errors import CannotJudge, InputError, RowFailed
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Work = Callable[[Job], Result]
+Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
+_shown: Progress | None = None
+"""The bars of this process, while there are any."""
 
 
 def preload(*modules: str) -> None:
@@ -74,6 +77,20 @@ def map_rows(
             if isinstance(outcome, RowFailed):
                 logger.debug("%s\n%s", outcome, "\n".join(getattr(outcome, "__notes__", ())))
             yield job, outcome
+
+
+def steps(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """Goes through the parts of one long job; where jobs run in this process, under a bar of its own."""
+    if _shown is None:
+        yield from items
+        return
+    task = _shown.add_task(description, total=len(items), failed="")
+    try:
+        for item in items:
+            yield item
+            _shown.update(task, advance=1)
+    finally:
+        _shown.remove_task(task)
 
 
 def _run_here(
@@ -247,8 +264,10 @@ def _progress(description: str, total: int) -> Iterator[Callable[[Any], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[failed]}"),
     )
+    global _shown
     failed = 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        _shown, before = progress, _shown
         task = progress.add_task(description, total=total, failed="")
 
         def advance(outcome: Any) -> None:
@@ -256,7 +275,10 @@ def _progress(description: str, total: int) -> Iterator[Callable[[Any], None]]:
             failed += isinstance(outcome, RowFailed)
             progress.update(task, advance=1, failed=f"{failed} failed" if failed else "")
 
-        yield advance
+        try:
+            yield advance
+        finally:
+            _shown = before
 
 
 class _RateColumn(ProgressColumn):

@@ -25,6 +25,6 @@ def measure(clip: Clip) -> float:
     prediction = geometry_of(clip)
     if prediction.albedo is None:
         raise CannotJudge("the geometry model gives no albedo")
-    return cross_view.agreement(
-        cross_view.clip_errors(dataclasses.replace(prediction, images=prediction.albedo))
+    return cross_view.measure(
+        dataclasses.replace(clip, geometry=dataclasses.replace(prediction, images=prediction.albedo))
     )

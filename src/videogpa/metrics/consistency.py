@@ -14,6 +14,7 @@ it may cheat with put in:
 - a frame that only repeats the one before proves nothing and costs half its share.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from jaxtyping import Float
@@ -26,7 +27,7 @@ from videogpa.metrics.base import Clip, Need, geometry_of
 from videogpa.metrics.cross_view import PairErrors
 from videogpa.metrics.exposure import exposed_alike
 from videogpa.metrics.fusion import with_fused_depth
-from videogpa.metrics.warping import sources_of
+from videogpa.metrics.warping import field_of, sources_of
 from videogpa.tensors import Mask, Video
 
 HIGHER_IS_BETTER = True
@@ -48,8 +49,16 @@ def measure(clip: Clip) -> float:
         CannotJudge: no geometry, fewer than two frames, no camera motion, or too little of the clip is seen by two
             frames.
     """
-    agreed = cross_view.agreement(clip_errors(geometry_of(clip)))
-    return agreed * (1 - COST_OF_REPEATING * repeated_share(clip.frames))
+    return less_repeats(agreement(geometry_of(clip)), clip.frames)
+
+
+def agreement(prediction: GeometryPrediction) -> float:
+    """What `measure` returns for a clip that repeats no frame.
+
+    Raises:
+        CannotJudge: as `measure`.
+    """
+    return cross_view.agreement([cross_view.sums_of(errors) for errors in clip_errors(prediction)])
 
 
 def error_maps(prediction: GeometryPrediction) -> tuple[Float[Tensor, "t h w"], Mask]:
@@ -68,19 +77,47 @@ def clip_errors(prediction: GeometryPrediction) -> list[PairErrors]:
     Raises:
         CannotJudge: fewer than two frames.
     """
-    prediction = exposed_alike(with_fused_depth(prediction))
-    prediction = replace(prediction, confidence=prediction.confidence.nan_to_num(0, 0, 0).clamp_min(0).sqrt())
+    prediction = prepared(prediction)
     images = prediction.images
-    sharpest = cross_view.local_contrast(images).mean((1, 2, 3)).amax()
-    contrast = sharpest.expand(len(images), 1, *images.shape[-2:])
-    field = cross_view.compared_field(prediction, slightly_blurred(images), contrast)
+    field = field_of(prediction, compared_maps(prediction, contrasts(images).amax()))
     frames = []
     for target in range(len(images)):
         sources = sources_of(target, len(images))
-        errors = cross_view.pair_errors(field, target, sources)
-        apart = images.new_tensor([abs(source - target) for source in sources])
-        frames.append(replace(errors, weight=errors.weight * apart[:, None, None]))
+        errors = cross_view.pair_errors(field.only([target]), field.only(sources))
+        frames.append(weighed(errors, [abs(source - target) for source in sources]))
     return frames
+
+
+def prepared(prediction: GeometryPrediction) -> GeometryPrediction:
+    """The prediction with surfaces fused over the frames, one exposure, and the root of its confidence.
+
+    Raises:
+        CannotJudge: fewer than two frames.
+    """
+    prediction = exposed_alike(with_fused_depth(prediction))
+    return replace(prediction, confidence=prediction.confidence.nan_to_num(0, 0, 0).clamp_min(0).sqrt())
+
+
+def contrasts(images: Video) -> Float[Tensor, " t"]:
+    """The mean contrast (`cross_view.local_contrast`) of every frame."""
+    return cross_view.local_contrast(images).mean((1, 2, 3))
+
+
+def compared_maps(prediction: GeometryPrediction, contrast: Float[Tensor, ""]) -> Float[Tensor, "t 5 h w"]:
+    """What of every frame is compared, one contrast for all."""
+    images = prediction.images
+    everywhere = contrast.expand(len(images), 1, *images.shape[-2:])
+    return cross_view.compared_maps(prediction, slightly_blurred(images), everywhere)
+
+
+def weighed(errors: PairErrors, apart: Sequence[int]) -> PairErrors:
+    """The errors of pairs that are so many frames apart, the further the heavier."""
+    return replace(errors, weight=errors.weight * errors.weight.new_tensor(apart)[:, None, None])
+
+
+def less_repeats(agreed: float, frames: Video) -> float:
+    """The agreement of a clip less what its repeated frames cost."""
+    return agreed * (1 - COST_OF_REPEATING * repeated_share(frames))
 
 
 def repeated_share(frames: Video) -> float:

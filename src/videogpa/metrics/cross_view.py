@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.metrics.base import Clip, Need, geometry_of
-from videogpa.metrics.warping import Field, Views, field_of, see, sources_of
+from videogpa.metrics.warping import Field, Views, field_of, see_from, sources_of
 from videogpa.tensors import Mask, Video
 
 HIGHER_IS_BETTER = True
@@ -56,6 +56,21 @@ class PairErrors:
     mask: Bool[Tensor, "s h w"]
 
 
+@dataclass(frozen=True)
+class FrameSums:
+    """Difference and contrast of one frame, weighted and summed over its judged pixels and pairs, how many pixels
+    some source judged, and how many there are. Those of parts of a frame may be added up.
+    """
+
+    difference: float = 0.0
+    contrast: float = 0.0
+    judged: int = 0
+    pixels: int = 0
+
+    def __add__(self, other: "FrameSums") -> "FrameSums":
+        return FrameSums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
 def measure(clip: Clip) -> float:
     """1 - mean over frames of Σ difference / Σ (difference + contrast), in [0, 1].
 
@@ -65,21 +80,33 @@ def measure(clip: Clip) -> float:
     Raises:
         CannotJudge: no geometry, no camera motion, or too little of the clip is seen by two frames.
     """
-    return agreement(clip_errors(geometry_of(clip)))
+    return agreement([sums_of(errors) for errors in clip_errors(geometry_of(clip))])
 
 
-def agreement(errors: Sequence[PairErrors]) -> float:
-    """What `measure` returns, from the errors of all frames.
+def agreement(frames: Sequence[FrameSums]) -> float:
+    """What `measure` returns, from what was summed up over each frame.
 
     Raises:
         CannotJudge: no camera motion, or too little of the clip is seen by two frames.
     """
-    if not any(e.mask.any() for e in errors):
+    judged = [f for f in frames if f.judged]
+    if not judged:
         raise CannotJudge("no camera motion, or no frame sees what another one saw")
-    covered = coverage(torch.stack([e.mask.any(0) for e in errors]))
+    covered = sum(f.judged for f in judged) / sum(f.pixels for f in frames)
     if covered < SMALLEST_COVERAGE:
         raise CannotJudge(f"only {covered:.0%} of the pixels are seen by another frame after some motion")
-    return 1 - torch.stack([_ratio(e) for e in errors if e.mask.any()]).mean().item()
+    return 1 - sum(f.difference / (f.difference + f.contrast) for f in judged) / len(judged)
+
+
+def sums_of(errors: PairErrors) -> FrameSums:
+    """The errors of a frame, or of a part of it, summed up."""
+    weight = errors.weight * errors.mask
+    return FrameSums(
+        (weight * errors.difference).sum(dtype=torch.float64).item(),
+        (weight * errors.contrast).sum(dtype=torch.float64).item(),
+        int(errors.mask.any(0).sum()),
+        errors.mask[0].numel(),
+    )
 
 
 def error_maps(errors: Sequence[PairErrors]) -> tuple[Float[Tensor, "t h w"], Mask]:
@@ -106,32 +133,32 @@ def clip_errors(prediction: GeometryPrediction) -> list[PairErrors]:
         CannotJudge: fewer than two frames.
     """
     images = prediction.images
-    field = compared_field(prediction, images, local_contrast(images))
-    return [pair_errors(field, t, sources_of(t, len(images))) for t in range(len(images))]
+    field = field_of(prediction, compared_maps(prediction, images, local_contrast(images)))
+    count = len(images)
+    return [pair_errors(field.only([t]), field.only(sources_of(t, count))) for t in range(count)]
 
 
-def compared_field(
+def compared_maps(
     prediction: GeometryPrediction, colors: Video, contrast: Float[Tensor, "t 1 h w"]
-) -> Field:
-    """What of every frame is compared: colours, the contrast they are set against, and confidence.
+) -> Float[Tensor, "t 5 h w"]:
+    """What of every frame is compared: colours, the contrast they are set against, and confidence."""
+    return torch.cat([colors, contrast, prediction.confidence.nan_to_num(0, 0, 0)[:, None]], 1)
 
-    Raises:
-        CannotJudge: fewer than two frames.
+
+def pair_errors(target: Field, sources: Field, far_enough: Bool[Tensor, " s"] | None = None) -> PairErrors:
+    """One target frame against its sources; the fields' maps are `compared_maps`.
+
+    `far_enough` says which sources prove something about the target; by default the views themselves do.
     """
-    confidence = prediction.confidence.nan_to_num(0, 0, 0)
-    return field_of(prediction, torch.cat([colors, contrast, confidence[:, None]], 1))
-
-
-def pair_errors(field: Field, target: int, sources: list[int]) -> PairErrors:
-    """One target frame against its sources; the field is a `compared_field`."""
-    views = see(field, target, sources)
+    views = see_from(target, sources)
     colors, contrast, confidence = views.values.split([3, 1, 1], 1)
-    own_colors, own_contrast, own_confidence = field.maps[target].split([3, 1, 1])
+    own_colors, own_contrast, own_confidence = target.maps[0].split([3, 1, 1])
+    far_enough = moved(views) if far_enough is None else far_enough
     return PairErrors(
         difference=(colors - own_colors).square().sum(1).sqrt() + NOISE,
         contrast=(contrast[:, 0] + own_contrast) / 2,
         weight=(confidence[:, 0] * own_confidence).clamp_min(0).sqrt(),
-        mask=views.inside & (views.depth_gap < OCCLUSION) & moved(views)[:, None, None],
+        mask=views.inside & (views.depth_gap < OCCLUSION) & far_enough[:, None, None],
     )
 
 
@@ -149,9 +176,3 @@ def moved(views: Views) -> Bool[Tensor, " s"]:
     """Whether target and source are far enough apart to prove something."""
     seen = torch.where(views.inside, views.displacement, torch.nan).flatten(1)
     return seen.nanmedian(1).values > SMALLEST_MOTION * max(views.inside.shape[-2:])
-
-
-def _ratio(errors: PairErrors) -> Float[Tensor, ""]:
-    weight = errors.weight * errors.mask
-    wrong = (weight * errors.difference).sum()
-    return wrong / (wrong + (weight * errors.contrast).sum())

@@ -27,15 +27,14 @@ def with_fused_depth(prediction: GeometryPrediction) -> GeometryPrediction:
     confidence = prediction.confidence.nan_to_num(0, 0, 0)
     for _ in range(PASSES):
         field = field_of(prediction, confidence[:, None])
-        depth = torch.stack([_fused(field, t) for t in range(len(confidence))])
-        prediction = replace(prediction, depth=depth)
+        correction = torch.stack([_correction(field, t) for t in range(len(confidence))])
+        prediction = replace(prediction, depth=prediction.depth * correction.exp())
     return prediction
 
 
-def _fused(field: Field, target: int) -> Float[Tensor, "h w"]:
+def _correction(field: Field, target: int) -> Float[Tensor, "h w"]:
     own = field.maps[target, 0]
     views = see(field, target, sources_of(target, len(field.maps)))
     weight = views.values[:, 0] * (views.inside & (views.depth_gap.abs() < SAME_SURFACE))
     # A point that lies behind the other frame's surface there is that much too deep.
-    correction = -(weight * views.depth_gap).sum(0) / (weight.sum(0) + own).clamp_min(1e-6)
-    return field.prediction.depth[target] * correction.exp()
+    return -(weight * views.depth_gap).sum(0) / (weight.sum(0) + own).clamp_min(1e-6)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import backward_warp, pixel_grid, relative_pose
-from videogpa.tensors import Depth, Mask
+from videogpa.tensors import Depth, Extrinsics, Intrinsics, Mask
 
 EDGE_RATIO = 1.2
 """Four neighbouring pixels whose depths differ by more than this factor straddle a depth edge."""
@@ -36,14 +36,19 @@ class Views:
 
 @dataclass(frozen=True)
 class Field:
-    """What can be sampled from the frames of a clip: `maps` [t c h w], inverse depth, and the cells (between
-    four pixel centres) where sampling is meaningful.
+    """What can be sampled from some frames of a clip: `maps` [t c h w], inverse depth, the cells (between four pixel
+    centres) where sampling is meaningful, and the cameras.
     """
 
-    prediction: GeometryPrediction
     maps: Float[Tensor, "t c h w"]
     inverse_depth: Depth
     smooth: Bool[Tensor, "t h-1 w-1"]
+    extrinsics_w2c: Extrinsics
+    intrinsics: Intrinsics
+
+    def only(self, frames: list[int]) -> "Field":
+        """The field of these frames."""
+        return Field(*(value[frames] for value in vars(self).values()))
 
 
 def field_of(prediction: GeometryPrediction, maps: Float[Tensor, "t c h w"]) -> Field:
@@ -54,25 +59,34 @@ def field_of(prediction: GeometryPrediction, maps: Float[Tensor, "t c h w"]) -> 
     """
     if len(maps) < 2 or min(maps.shape[-2:]) < 2:
         raise CannotJudge("comparing views needs two frames of at least 2×2 pixels")
+    return frame_field(prediction, maps)
+
+
+def frame_field(prediction: GeometryPrediction, maps: Float[Tensor, "t c h w"]) -> Field:
+    """The same for frames that are compared with those of another field; one is enough."""
     # Over a plane inverse depth is linear in the image, so it may be interpolated; depth may not.
     inverse = torch.where(depth_usable(prediction), 1 / prediction.depth, 0)
-    return Field(prediction, maps, inverse, _smooth_cells(inverse))
+    return Field(maps, inverse, _smooth_cells(inverse), prediction.extrinsics_w2c, prediction.intrinsics)
 
 
 def see(field: Field, target: int, sources: list[int]) -> Views:
     """The `sources` at the pixels of the `target`, by the target's depth and the relative poses."""
-    count, poses = len(sources), field.prediction.extrinsics_w2c
-    intrinsics, inverse = field.prediction.intrinsics, field.inverse_depth
+    return see_from(field.only([target]), field.only(sources))
+
+
+def see_from(target: Field, sources: Field) -> Views:
+    """All frames of `sources` at the pixels of the one frame of `target`, which may be of another size."""
+    count, inverse = len(sources.maps), target.inverse_depth[0]
     warp = backward_warp(
-        torch.cat([field.maps[sources], inverse[sources, None]], 1),
-        intrinsics[sources],
-        torch.where(inverse[target] > 0, 1 / inverse[target], 0).expand(count, -1, -1),
-        intrinsics[target].expand(count, 3, 3),
-        relative_pose(poses[target].expand(count, 3, 4), poses[sources]),
+        torch.cat([sources.maps, sources.inverse_depth[:, None]], 1),
+        sources.intrinsics,
+        torch.where(inverse > 0, 1 / inverse, 0).expand(count, -1, -1),
+        target.intrinsics.expand(count, 3, 3),
+        relative_pose(target.extrinsics_w2c.expand(count, 3, 4), sources.extrinsics_w2c),
     )
-    inside = warp.inside & _at(warp.pixels, field.smooth[sources])
+    inside = warp.inside & _at(warp.pixels, sources.smooth)
     gap = (warp.depth * warp.values[:, -1]).log()
-    height, width = inverse.shape[-2:]
+    height, width = inverse.shape
     moved = (warp.pixels - pixel_grid(height, width, like=inverse)).square().sum(-1).sqrt()
     return Views(warp.values[:, :-1], torch.where(inside, gap, 0), torch.where(inside, moved, 0), inside)
 
@@ -97,7 +111,7 @@ def _smooth_cells(inverse_depth: Float[Tensor, "t h w"]) -> Bool[Tensor, "t h-1 
     return farthest * EDGE_RATIO > nearest
 
 
-def _at(pixels: Float[Tensor, "s h w 2"], cells: Bool[Tensor, "s h-1 w-1"]) -> Bool[Tensor, "s h w"]:
+def _at(pixels: Float[Tensor, "s h w 2"], cells: Bool[Tensor, "s rows columns"]) -> Bool[Tensor, "s h w"]:
     """The cell each pixel position falls into; anything for positions outside."""
     height, width = cells.shape[-2:]
     column, row = pixels.nan_to_num(0, 0, 0).floor().unbind(-1)

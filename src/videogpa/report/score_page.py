@@ -123,9 +123,11 @@ def _reasons(text: str, names: Sequence[str]) -> list[tuple[str, str]]:
 def _video_context(
     video: ShownVideo, rank: int, videos: Sequence[ShownVideo], about: Measurement
 ) -> dict[str, Any]:
-    exhibit = video.exhibit
+    exhibit, windows = video.exhibit, video.score.windows
     return {
         "video": video,
+        "shown_window": None if video.score.shown is None else windows[video.score.shown],
+        "judged_windows": sum(w.metrics.get(OVERALL) is not None for w in windows),
         "headline": video_headline(video, rank, sum(_overall(v) is not None for v in videos)),
         "up": "../../",
         "panels": PANELS,

@@ -1,21 +1,32 @@
 """Measure videos: geometry once, then every metric on it; a failure is a row with a reason, never a number."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa import __version__
 from videogpa.artifact import hash_json, open_artifact, read_rows, write_json_atomic
-from videogpa.engines.local import map_rows
+from videogpa.engines.local import map_rows, steps
 from videogpa.errors import CannotJudge, InputError, RowFailed
+from videogpa.geometry.base import GeometryBackend, GeometryPrediction, save_prediction
+from videogpa.metrics.base import Clip, measure_clip
 from videogpa.plugin import available, load
+from videogpa.stages.windows import order, over_windows
 from videogpa.tensors import Video
-from videogpa.types import Candidate, Prompt, Score
-from videogpa.video_io import find_videos, read_video, write_image
+from videogpa.types import Candidate, MetricValues, Prompt, Score, WindowScore
+from videogpa.video_io import (
+    Window,
+    find_videos,
+    read_video,
+    read_windows,
+    stored_frames,
+    write_image,
+)
 
 CONSISTENCY = "consistency"
 """The metric that is the overall score."""
@@ -24,6 +35,8 @@ REWARDS = {"paper": "paper_reward"}
 LICENSES = "licenses.json"
 """Beside scores and pairs: the licence of every model whose weights made them."""
 SMALLEST_SIDE = 16
+FULL_SIZE_FRAMES = 49
+"""Frames that `videogpa score --full-size` looks at by default: all of a clip as long as video models draw."""
 
 
 class ScoreConfig(BaseModel):
@@ -31,6 +44,10 @@ class ScoreConfig(BaseModel):
 
     `geometry_options` go to the geometry model (`docs/geometry_models.md`). `accepted_licenses` are those of
     weights that are not free for every use, agreed to by whoever runs this.
+
+    `full_size` computes `consistency` on every pixel of the frames looked at, instead of the reduced ones. `window`
+    cuts clips longer than so many frames into windows that overlap by half, each with its own geometry and at most
+    `max_frames` frames. Oracles do not look at clips that were cut.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +58,8 @@ class ScoreConfig(BaseModel):
     metrics: tuple[str, ...] | None = None
     max_frames: int = Field(default=10, ge=2)
     max_side: int | None = Field(default=640, ge=16)
+    full_size: bool = False
+    window: int | None = Field(default=None, ge=2)
 
 
 @dataclass(frozen=True)
@@ -59,12 +78,15 @@ def check(cfg: ScoreConfig) -> dict[str, str]:
 
     Raises:
         InputError: an unknown metric or geometry model, an option that it does not take, weights that are
-            missing, or a licence that nobody accepted.
+            missing, a licence that nobody accepted, or settings that do not go together.
     """
     from videogpa.geometry.licenses import require_accepted
     from videogpa.geometry.options import licenses
 
-    metric_names(cfg)
+    if CONSISTENCY not in metric_names(cfg) and cfg.full_size:
+        raise InputError(f"full size is for {CONSISTENCY}, which is not among the metrics asked for")
+    if cfg.full_size and cfg.window is not None:
+        raise InputError("a clip is scored either at full size or in windows, not both")
     found = licenses(cfg.geometry, cfg.geometry_options)
     require_accepted(found, cfg.accepted_licenses)
     return found
@@ -178,63 +200,145 @@ def jobs_for_paths(paths: Sequence[Path]) -> list[ScoreJob]:
 
 def scores_as_json(cfg: ScoreConfig, scores: Sequence[Score]) -> dict[str, Any]:
     """What `videogpa score --json` writes."""
-    keys = ("status", "reason", "frames", "metrics")
+    keys = ("status", "reason", "frames", "metrics", "shown")
     return {
         "geometry": cfg.geometry,
         "licenses": check(cfg),
         "protocol": protocol_hash(cfg),
-        "videos": [{"path": s.video} | {k: getattr(s, k) for k in keys} for s in scores],
+        "videos": [
+            {"path": s.video}
+            | {k: getattr(s, k) for k in keys}
+            | {"windows": [window.model_dump() for window in s.windows]}
+            for s in scores
+        ],
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What was found in some frames. `reasons` are "name: why", of the geometry or of a metric."""
+
+    window: Window
+    geometry: GeometryPrediction | None
+    values: MetricValues
+    reasons: list[str]
+
+    @property
+    def reason(self) -> str | None:
+        return "; ".join(self.reasons) or None
 
 
 def _make_worker(
     cfg: ScoreConfig, keep: Path | None, pictures: Path | None, exhibits: Path | None
 ) -> Callable[[ScoreJob], Score]:
     from videogpa.contact_sheet import contact_sheet
-    from videogpa.geometry.base import save_prediction
-    from videogpa.geometry.movers import with_movers
     from videogpa.geometry.options import build
-    from videogpa.metrics.base import Clip, measure_clip
     from videogpa.report.exhibit import write_exhibit
 
     backend = build(cfg.geometry, cfg.geometry_options)
     metrics = {name: load("metrics", name) for name in metric_names(cfg)}
 
     def score(job: ScoreJob) -> Score:
-        try:
-            frames = read_video(job.video, max_frames=cfg.max_frames, max_side=cfg.max_side)
-        except InputError as error:
-            raise RowFailed(str(error)) from error
-        _require_video(frames)
-        geometry, reasons = None, []
-        try:
-            geometry = with_movers(backend.predict(frames))
-            if keep is not None:
-                save_prediction(keep / f"{job.id}.safetensors", geometry)
-        except CannotJudge as unknown:
-            reasons.append(f"geometry: {unknown}")
-        truth = None
-        if job.world is not None:
-            from videogpa.world.truth import true_continuation
-
-            truth = true_continuation(job.world, *(frames.shape[i] for i in (0, 2, 3)))
-        values, unjudged = measure_clip(metrics, Clip(frames=frames, geometry=geometry, truth=truth))
-        reasons += unjudged
+        shown, parts = None, []
+        for window in _windows(cfg, job.video):
+            look = _look(cfg, backend, metrics, job, window)
+            parts.append(_as_row(look))
+            if shown is None or order(_as_row(look)) < order(_as_row(shown)):
+                shown, shown_at = look, len(parts) - 1
+        if shown is None:
+            raise RowFailed("holds no frames")
+        if keep is not None and shown.geometry is not None:
+            save_prediction(keep / f"{job.id}.safetensors", shown.geometry)
         if pictures is not None:
-            write_image(pictures / f"{job.id}.png", contact_sheet(frames, geometry))
+            write_image(pictures / f"{job.id}.png", contact_sheet(shown.window.frames, shown.geometry))
         if exhibits is not None:
-            write_exhibit(exhibits / job.id, frames, geometry)
-        return Score(
+            write_exhibit(exhibits / job.id, shown.window.frames, shown.geometry)
+        whole = Score(
             id=job.id,
-            reason="; ".join(reasons) or None,
+            reason=shown.reason,
             prompt_id=job.prompt_id,
             video=job.shown,
-            frames=len(frames),
-            metrics=values,
+            frames=len(shown.window.frames),
+            metrics=shown.values,
             geometry=cfg.geometry,
         )
+        if len(parts) == 1:
+            return whole
+        values, reasons = over_windows(parts)
+        update = {
+            "metrics": values,
+            "reason": "; ".join(reasons) or None,
+            "frames": parts[-1].first + parts[-1].frames,
+            "windows": tuple(parts),
+            "shown": shown_at,
+        }
+        return whole.model_copy(update=update)
 
     return score
+
+
+def _windows(cfg: ScoreConfig, video: Path) -> Iterator[Window]:
+    """The whole clip, or its windows one after the other."""
+    try:
+        if cfg.window is None:
+            frames = read_video(video, max_frames=cfg.max_frames, max_side=cfg.max_side)
+            yield Window(first=0, length=len(frames), whole=True, frames=frames)
+        else:
+            yield from read_windows(
+                video, window=cfg.window, max_frames=cfg.max_frames, max_side=cfg.max_side
+            )
+    except InputError as error:
+        raise RowFailed(str(error)) from error
+
+
+def _look(
+    cfg: ScoreConfig,
+    backend: GeometryBackend,
+    metrics: Mapping[str, ModuleType],
+    job: ScoreJob,
+    window: Window,
+) -> _Look:
+    from videogpa.geometry.movers import with_movers
+
+    frames = window.frames
+    _require_video(frames)
+    geometry, reasons = None, []
+    try:
+        geometry = with_movers(backend.predict(frames))
+    except CannotJudge as unknown:
+        reasons.append(f"geometry: {unknown}")
+    truth = None
+    if job.world is not None and window.whole:
+        from videogpa.world.truth import true_continuation
+
+        truth = true_continuation(job.world, *(frames.shape[i] for i in (0, 2, 3)))
+    clip = Clip(frames=frames, geometry=geometry, truth=truth)
+    at_full_size = cfg.full_size and geometry is not None
+    if at_full_size:
+        metrics = {name: metric for name, metric in metrics.items() if name != CONSISTENCY}
+    values, unjudged = measure_clip(metrics, clip)
+    if at_full_size:
+        value, why = _at_full_size(cfg, job.video, clip)
+        values, unjudged = {CONSISTENCY: value, **values}, why + unjudged
+    return _Look(window=window, geometry=geometry, values=values, reasons=reasons + unjudged)
+
+
+def _at_full_size(cfg: ScoreConfig, video: Path, clip: Clip) -> tuple[float | None, list[str]]:
+    """`consistency` of every pixel, or why it has no value."""
+    from videogpa.metrics import full_size
+
+    with stored_frames(video, max_frames=cfg.max_frames) as stored:
+        track = partial(steps, description="frames at full size")
+        try:
+            return full_size.measure(clip, stored.read, track=track), []
+        except CannotJudge as why:
+            return None, [f"{CONSISTENCY}: {why}"]
+
+
+def _as_row(look: _Look) -> WindowScore:
+    return WindowScore(
+        first=look.window.first, frames=look.window.length, metrics=look.values, reason=look.reason
+    )
 
 
 def _require_video(frames: Video) -> None:

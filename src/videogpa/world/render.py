@@ -56,9 +56,25 @@ def scene_path(scene: Scene, frames: int) -> Extrinsics:
 
 def render(scene: Scene, frames: int, height: int, width: int) -> Render:
     """Render the scene along its own camera path."""
-    extrinsics = scene_path(scene, frames)
     intrinsics = world_intrinsics(height, width, frames)
-    progress = torch.linspace(0, 1, frames)
+    return render_from(
+        scene, scene_path(scene, frames), intrinsics, torch.linspace(0, 1, frames), height, width
+    )
+
+
+def render_from(
+    scene: Scene,
+    extrinsics: Extrinsics,
+    intrinsics: Intrinsics,
+    progress: Float[Tensor, " t"],
+    height: int,
+    width: int,
+) -> Render:
+    """Render the scene from any cameras; `progress` in [0, 1] is how far along its way each moving body is.
+
+    Intrinsics whose principal point is moved give a part of a larger picture.
+    """
+    frames = len(extrinsics)
     offsets = torch.tensor([(0.0, 0.0), *SUBPIXELS])
     pixels = (_pixel_grid(height, width) + offsets[:, None]).reshape(-1, 2)
     rays = _rays(pixels, extrinsics, intrinsics)
