@@ -36,7 +36,7 @@ def main(
     """Write the picture and print what it shows."""
     evaluation = run / "evaluation"
     rows = {r.id: r for r in read_rows(evaluation, EvalRow)}
-    values = {r.id: v for r in rows.values() if (v := r.metrics.get("cross_view")) is not None}
+    values = {r.id: v for r in rows.values() if (v := r.metrics.get("consistency")) is not None}
     gains = {
         row_id: values[f"{arm}/{row_id}"] - value
         for name, value in values.items()

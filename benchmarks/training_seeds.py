@@ -16,7 +16,7 @@ import typer
 from videogpa.recipes.embedded import recipe
 from videogpa.run import run
 
-SHOWN = ("cross_view", "oracle_flow_epe", "oracle_psnr", "oracle_ssim", "oracle_warp", "depth_agreement", "motion",
+SHOWN = ("consistency", "oracle_flow_epe", "oracle_psnr", "oracle_ssim", "oracle_warp", "depth_agreement", "motion",
          "sharpness")  # fmt: skip
 
 
@@ -43,17 +43,17 @@ def main(
 def verdict(summary: dict[str, Any]) -> list[str]:
     """Which of the demo's claims do not hold; empty if all do."""
     found = {(c["arm"], c["against"], c["metric"]): c for c in summary["comparisons"]}
-    view, oracles = found["dpo", "base", "cross_view"], ("oracle_psnr", "oracle_ssim", "oracle_flow_epe")
+    view, oracles = found["dpo", "base", "consistency"], ("oracle_psnr", "oracle_ssim", "oracle_flow_epe")
     better = [m for m in oracles if _sign(found["dpo", "base", m]) > 0]
     worse = [m for m in oracles if _sign(found["dpo", "base", m]) < 0]
     against_control = [m for m in better if _sign(found["dpo", "dpo_random", m]) > 0]
     problems = list(summary["guards"]["dpo"])
     if view["win_rate"] < 0.68 or _sign(view) <= 0:
-        problems.append(f"cross_view win rate {view['win_rate']:.2f}")
+        problems.append(f"consistency win rate {view['win_rate']:.2f}")
     if worse or not better:
         problems.append(f"oracles better: {better}, worse: {worse}")
-    if _sign(found["dpo", "dpo_random", "cross_view"]) <= 0:
-        problems.append("cross_view no better than with shuffled labels")
+    if _sign(found["dpo", "dpo_random", "consistency"]) <= 0:
+        problems.append("consistency no better than with shuffled labels")
     if not against_control:
         problems.append("no oracle better than with shuffled labels")
     return problems
