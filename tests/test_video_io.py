@@ -438,5 +438,5 @@ def test_stored_frames_are_those_read(tmp_path):
     with video_io.stored_frames(path, max_frames=4) as stored:
         assert (stored.frames, stored.height, stored.width) == (4, 16, 24)
         torch.testing.assert_close(torch.stack([stored.read(t) for t in range(4)]), video)
-        raw = stored.path
-    assert not raw.exists()
+        file = stored.file
+    assert file.closed

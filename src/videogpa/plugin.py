@@ -15,7 +15,7 @@ Kind = Literal["families", "geometry", "metrics", "recipes", "export"]
 SHARED_MODULES = {
     "families": {"base"},
     "geometry": {
-        *("base", "cameras", "cloud", "splat", "alignment", "embedded_network", "movers", "flow"),
+        *("base", "blur", "cameras", "cloud", "splat", "alignment", "embedded_network", "movers", "flow"),
         *("matching", "bundle", "bootstrap", "triangulation"),
         *("licenses", "options", "multi_view", "poses", "one_scale", "normals"),
         *("depth_network", "network_folder", "marigold_pipeline", "enlargement"),

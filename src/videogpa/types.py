@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
+CONSISTENCY = "consistency"
+"""The metric that is the overall score."""
 MetricValues = dict[str, FiniteFloat | None]
 """By metric; None where it cannot judge. NaN is refused: it would win or lose comparisons at random."""
 

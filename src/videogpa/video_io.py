@@ -4,12 +4,13 @@ Reading is strict. A file that ends before its container says it does, or that t
 is refused as a whole: a clip with made-up pixels must never get a score.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import BinaryIO, TypeVar
 
 import av
@@ -130,7 +131,7 @@ def read_video(path: Path, *, max_frames: int | None = None, max_side: int | Non
 class StoredFrames:
     """Decoded frames as bytes [t h w 3] in a file: read one at a time, never mapped, so that memory holds only one."""
 
-    path: Path
+    file: BinaryIO
     frames: int
     height: int
     width: int
@@ -138,28 +139,26 @@ class StoredFrames:
     def read(self, frame: int) -> Float[Tensor, "3 h w"]:
         """One frame in [0, 1]."""
         size = self.height * self.width * 3
-        pixels = np.fromfile(self.path, np.uint8, size, offset=frame * size)
-        return from_uint8(torch.from_numpy(pixels).view(1, self.height, self.width, 3))[0]
+        pixels = bytearray(os.pread(self.file.fileno(), size, frame * size))
+        return from_uint8(torch.frombuffer(pixels, dtype=torch.uint8).view(1, self.height, self.width, 3))[0]
 
 
 @contextmanager
 def stored_frames(path: Path, *, max_frames: int | None = None) -> Iterator[StoredFrames]:
-    """The frames that `read_video` would give, at their own size, kept in a temporary folder meanwhile (`TMPDIR`
-    says where: 25 MB a frame of 3840×2160).
+    """The frames that `read_video` would give, at their own size, kept in a temporary file meanwhile (`TMPDIR`
+    says where: 25 MB a frame of 3840×2160). The file has no name, so nothing is left of it however the process ends.
 
     Raises:
         InputError: as `read_video`.
         RowFailed: as `read_video`.
     """
-    with TemporaryDirectory(prefix="videogpa-") as folder:
-        raw = Path(folder) / "frames.rgb"
+    with TemporaryFile(buffering=0) as file:
         count = height = width = 0
-        with raw.open("wb") as file:
-            for image in _shown(path, max_frames, None):
-                height, width, _ = image.shape
-                file.write(image.data)
-                count += 1
-        yield StoredFrames(path=raw, frames=count, height=height, width=width)
+        for image in _shown(path, max_frames, None):
+            height, width, _ = image.shape
+            file.write(image.data)
+            count += 1
+        yield StoredFrames(file=file, frames=count, height=height, width=width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +185,9 @@ def read_windows(
 ) -> Iterator[Window]:
     """Windows of `window` frames in order of time, each with at most `max_frames` frames as `read_video` chooses them.
 
-    One pass; only the chosen frames of the windows that are not complete yet are kept. Damage is noticed when the
-    file gets there, so the last window says whether the clip is whole.
+    A file that gives fewer frames than it announces ends in a shorter window. One pass; only the chosen frames of the
+    windows that are not complete yet are kept. Damage is noticed when the file gets there, so the last window says
+    whether the clip is whole.
 
     Raises:
         InputError: as `read_video`, or the window is shorter than 2 frames.
@@ -202,7 +202,12 @@ def read_windows(
         for start in window_starts(len(times), length)
     ]
     open_windows: dict[int, list[np.ndarray]] = {}
-    display = None
+    display, count = None, 0
+
+    def complete(start: int, frames: int) -> Window:
+        chosen = _as_video(open_windows.pop(start))
+        return Window(first=start, length=frames, whole=length == len(times), frames=chosen)
+
     with _video(path) as (container, stream):
         for i, frame in enumerate(_decode(container, stream, path)):
             takers = [start for start, chosen in waiting if i - start in chosen]
@@ -212,13 +217,10 @@ def read_windows(
                 for start in takers:
                     open_windows.setdefault(start, []).append(image)
             while waiting and i == waiting[0][0] + length - 1:
-                start, _ = waiting.pop(0)
-                yield Window(
-                    first=start,
-                    length=length,
-                    whole=length == len(times),
-                    frames=_as_video(open_windows.pop(start)),
-                )
+                yield complete(waiting.pop(0)[0], length)
+            count = i + 1
+    if waiting and waiting[0][0] in open_windows:
+        yield complete(waiting[0][0], count - waiting[0][0])
 
 
 def _spread(times: Sequence[float], most: int) -> set[int]:

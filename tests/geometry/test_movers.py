@@ -54,6 +54,15 @@ def test_what_moves_in_a_few_frames_only_is_no_body(monkeypatch):
     assert moving_bodies(unmasked(still, images)).any()
 
 
+@pytest.mark.parametrize("frames", [17, 33])
+def test_more_frames_of_the_same_clip_hide_no_body(frames):
+    scene = sample_scene(1, move=CameraMove("trucks right", "slowly"))
+    mover = replace(scene.bodies[0], slide=torch.tensor([1.0, 0.0, 0.0]))
+    clip = render(replace(scene, bodies=(mover, *scene.bodies[1:])), frames, SIZE, SIZE)
+    found = moving_bodies(unmasked(clip))
+    assert (found & clip.dynamic_mask).sum() > 0.75 * clip.dynamic_mask.sum()
+
+
 def test_two_frames_cannot_tell():
     clip = sliding(1, (1.0, 0.0, 0.0))
     two = replace(unmasked(clip), normals=None, albedo=None)

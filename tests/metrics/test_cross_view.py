@@ -155,6 +155,14 @@ def test_pixels_without_confidence_are_not_judged():
     assert not cross_view.error_maps(cross_view.clip_errors(moving))[1][body].any()
 
 
+def test_frames_of_which_nothing_counts_are_not_judged():
+    geometry = prediction()
+    with pytest.raises(CannotJudge):
+        cross_view.measure(
+            as_clip(dataclasses.replace(geometry, confidence=torch.full_like(geometry.depth, 1e-30)))
+        )
+
+
 def test_error_maps_point_at_what_is_wrong():
     clip = rendered(3)
     maps, judged = cross_view.error_maps(

@@ -18,22 +18,25 @@ def test_windows_that_cannot_judge_do_not_count_while_half_can():
     still = window(None, "geometry: the camera stands still", motion=None)
     values, reasons = over_windows([window(0.6), still])
     assert values["consistency"] == 0.6
-    assert reasons == []
+    assert reasons == ["geometry: 1 of 2 windows cannot be judged; the first: the camera stands still"]
 
 
 def test_fewer_than_half_give_no_value_but_a_reason():
-    still = window(None, "geometry: the camera stands still; sharpness: x", motion=None)
+    still = window(None, "geometry: the camera stands still", motion=None)
     values, reasons = over_windows([window(0.6), still, still])
     assert values["consistency"] is None
     assert reasons == ["geometry: 2 of 3 windows cannot be judged; the first: the camera stands still"]
 
 
-def test_what_the_geometry_and_the_metric_refuse_adds_up():
+def test_every_reason_stays_with_what_could_not_judge():
     still = window(None, "geometry: the camera stands still", motion=None)
     grey = window(None, "consistency: no contrast")
     values, reasons = over_windows([window(0.6), still, grey])
     assert values == {"consistency": None, "motion": pytest.approx(0.1)}
-    assert reasons == ["consistency: 2 of 3 windows cannot be judged; the first: the camera stands still"]
+    assert reasons == [
+        "geometry: 1 of 3 windows cannot be judged; the first: the camera stands still",
+        "consistency: 1 of 3 windows cannot be judged; the first: no contrast",
+    ]
 
 
 def test_the_lowest_window_comes_first_and_the_unjudged_last():

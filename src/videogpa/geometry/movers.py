@@ -24,10 +24,14 @@ from videogpa.geometry.flow import SMALLEST_SIDE, enlargement, gray_frames
 from videogpa.opencv import deterministic_opencv
 from videogpa.tensors import Mask, Video
 
+STEPS = 8
+"""A clip is looked at in about so many steps, each of one frame or more: in a clip of many frames a body moves little
+from one to the next.
+"""
 NEAR, FAR = (-1, 1), (-2, 2)
-"""Frames compared with each frame; the flow to the near ones starts the search for the far ones."""
+"""Steps to the frames compared with each frame; the flow to the near ones starts the search for the far ones."""
 SMALLEST_SPEED = 0.008
-"""Share of the longer side that a pixel must move from frame to frame, beyond the camera's motion."""
+"""Share of the longer side that a pixel must move in a step, beyond the camera's motion."""
 LARGEST_ROUGHNESS = 0.5
 """Deviation from constant velocity, as a share of the velocity."""
 SMALLEST_AREA, LARGEST_AREA = 0.015, 0.4
@@ -39,8 +43,8 @@ its pixels where it explains least: outlines, where flow is vague.
 SMALLEST_SUPPORT = 0.5
 """Share of a region that the frames around must also show as a body, where it should be by then."""
 CLEAR_SPEED = 0.02
-"""Share of the longer side a frame. What is slower may be a surface that a generator lets drift, so it must move like a
-body in every respect:
+"""Share of the longer side in a step. What is slower may be a surface that a generator lets drift, so it must move like
+a body in every respect.
 """
 SLOW_UNEVENNESS, SLOW_SUPPORT = 0.19, 0.8
 """Largest median deviation from constant velocity, as a share of it, and smallest support."""
@@ -59,7 +63,7 @@ Region = Bool[Tensor, "h w"]
 def moving_bodies(prediction: GeometryPrediction) -> Mask:
     """True on the pixels of bodies that move smoothly against the scene; with fewer than three frames nowhere.
 
-    Bodies move by at least `SMALLEST_SPEED` of the image a frame and cover between `SMALLEST_AREA` and
+    Bodies move by at least `SMALLEST_SPEED` of the image in a step (`STEPS`) and cover between `SMALLEST_AREA` and
     `LARGEST_AREA` of it.
     """
     count, _, height, width = prediction.images.shape
@@ -67,7 +71,7 @@ def moving_bodies(prediction: GeometryPrediction) -> Mask:
         return torch.zeros(count, height, width, dtype=torch.bool)
     small = _at_most(prediction, SMALLEST_SIDE)
     with deterministic_opencv():
-        drifts = [_drift(small, t) for t in range(count)]
+        drifts = [_drift(small, t, max(1, round((count - 1) / STEPS))) for t in range(count)]
     bodies = [_bodies(drift) for drift in drifts]
     shown = torch.stack([_union(b, like=d.known) for b, d in zip(bodies, drifts, strict=True)])
     nearby = _grown(shown, 1)
@@ -94,8 +98,8 @@ def with_movers(prediction: GeometryPrediction) -> GeometryPrediction:
 class _Drift:
     """What one frame's pixels do beyond the camera's motion.
 
-    velocity [2 h w]: pixels a frame. roughness [h w]: mean deviation from it. known [h w]: seen by most of the
-    frames around. landing: by frame, the pixel [h w 2] where a resting point would be.
+    velocity [2 h w]: pixels in a step of `step` frames. roughness [h w]: mean deviation from it. known [h w]: seen by
+    most of the frames around. landing: by frame, the pixel [h w 2] where a resting point would be.
     """
 
     velocity: Float[Tensor, "2 h w"]
@@ -103,18 +107,17 @@ class _Drift:
     known: Region
     landing: dict[int, Float[Tensor, "h w 2"]]
     time: int
+    step: int
 
 
-def _drift(prediction: GeometryPrediction, time: int) -> _Drift:
-    """Measured against the two frames beside this one and, where something seems to move, the next two."""
-    near = _residual_flow(prediction, time, NEAR, {})
-    drift = _as_velocity(time, near)
+def _drift(prediction: GeometryPrediction, time: int, step: int) -> _Drift:
+    """Measured against the frames one step away and, where something seems to move, those two steps away."""
+    near = _residual_flow(prediction, time, step, NEAR, {})
+    drift = _as_velocity(time, step, near)
     if _fast(drift).float().mean() < SMALLEST_AREA:
         return drift
-    far = _residual_flow(
-        prediction, time, FAR, {lag // abs(lag) * 2: 2 * f.enlarged for lag, f in near.items()}
-    )
-    return _as_velocity(time, near | far)
+    far = _residual_flow(prediction, time, step, FAR, {2 * lag: 2 * f.enlarged for lag, f in near.items()})
+    return _as_velocity(time, step, near | far)
 
 
 @dataclass(frozen=True)
@@ -130,17 +133,21 @@ class _Residual:
 
 
 def _residual_flow(
-    prediction: GeometryPrediction, time: int, lags: tuple[int, ...], starts: Mapping[int, np.ndarray]
+    prediction: GeometryPrediction,
+    time: int,
+    step: int,
+    lags: tuple[int, ...],
+    starts: Mapping[int, np.ndarray],
 ) -> dict[int, _Residual]:
-    """By lag, for the frames that exist, searched from `starts` where given.
+    """By lag in steps, for the frames that exist, searched from `starts` where given.
 
     The search is dense inverse search (Kroeger et al., ECCV 2016).
     """
     images, poses, intrinsics = prediction.images, prediction.extrinsics_w2c, prediction.intrinsics
-    lags = tuple(lag for lag in lags if 0 <= time + lag < len(images))
+    lags = tuple(lag for lag in lags if 0 <= time + lag * step < len(images))
     if not lags:
         return {}
-    others, count = [time + lag for lag in lags], len(lags)
+    others, count = [time + lag * step for lag in lags], len(lags)
     warp = backward_warp(
         images[others],
         intrinsics[others],
@@ -158,7 +165,7 @@ def _residual_flow(
     return {lag: _Residual(own[i], warp.inside[i], warp.pixels[i], flows[i]) for i, lag in enumerate(lags)}
 
 
-def _as_velocity(time: int, residuals: Mapping[int, _Residual]) -> _Drift:
+def _as_velocity(time: int, step: int, residuals: Mapping[int, _Residual]) -> _Drift:
     """The velocity that explains the residual flows best, by least squares."""
     flow = torch.stack([r.flow for r in residuals.values()])
     seen = torch.stack([r.seen for r in residuals.values()])[:, None].float()
@@ -169,8 +176,9 @@ def _as_velocity(time: int, residuals: Mapping[int, _Residual]) -> _Drift:
         velocity=velocity,
         roughness=(seen[:, 0] * deviation).sum(0) / seen[:, 0].sum(0).clamp_min(1e-6),
         known=seen[:, 0].mean(0) > 0.5,
-        landing={time + lag: r.landing for lag, r in residuals.items()},
+        landing={time + lag * step: r.landing for lag, r in residuals.items()},
         time=time,
+        step=step,
     )
 
 
@@ -227,7 +235,7 @@ def _support(region: Region, drift: _Drift, shown: Mask) -> float:
 
 
 def _carried_on(bodies: list[list[Region]], drifts: list[_Drift], images: Video) -> Mask:
-    """Where the bodies of each frame must be in the next and the one before, and look it: they may be on their way out
+    """Where the bodies of each frame must be one step on and one step back, and look it: they may be on their way out
     of view there, or too fast to be followed.
     """
     masks = torch.zeros_like(images[:, 0], dtype=torch.bool)
@@ -236,7 +244,7 @@ def _carried_on(bodies: list[list[Region]], drifts: list[_Drift], images: Video)
     ):
         y, x = region.nonzero(as_tuple=True)
         for other, landing in drift.landing.items():
-            if abs(other - drift.time) != 1:
+            if abs(other - drift.time) != drift.step:
                 continue
             column, row, inside = _ahead(region, drift, other, landing)
             there = images[other][:, row[inside], column[inside]]
@@ -252,7 +260,7 @@ def _ahead(
     """Column and row in another frame where the region's pixels move to, and whether that is in view."""
     height, width = region.shape
     y, x = region.nonzero(as_tuple=True)
-    shift = drift.velocity[:, region] * (other - drift.time)
+    shift = drift.velocity[:, region] * ((other - drift.time) / drift.step)
     ahead_x = (x + shift[0]).round().long().clamp(0, width - 1)
     ahead_y = (y + shift[1]).round().long().clamp(0, height - 1)
     column, row = landing[ahead_y, ahead_x].nan_to_num(-1).round().long().unbind(-1)

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
@@ -91,7 +90,7 @@ def truth_of(clip: Clip) -> Truth:
     return clip.truth
 
 
-def measure_clip(metrics: Mapping[str, ModuleType], clip: Clip) -> tuple[dict[str, float | None], list[str]]:
+def measure_clip(metrics: Mapping[str, Any], clip: Clip) -> tuple[dict[str, float | None], list[str]]:
     """The values of all metrics, None where one does not apply or cannot judge, and the reasons of the latter."""
     values: dict[str, float | None] = {}
     reasons = []

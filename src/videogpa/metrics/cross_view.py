@@ -89,7 +89,7 @@ def agreement(frames: Sequence[FrameSums]) -> float:
     Raises:
         CannotJudge: no camera motion, or too little of the clip is seen by two frames.
     """
-    judged = [f for f in frames if f.judged]
+    judged = [f for f in frames if f.judged and f.difference > 0]
     if not judged:
         raise CannotJudge("no camera motion, or no frame sees what another one saw")
     covered = sum(f.judged for f in judged) / sum(f.pixels for f in frames)

@@ -11,10 +11,9 @@ from videogpa.report.figures import camera_path, frame_errors
 from videogpa.report.findings import number
 from videogpa.report.page import PAGE, render
 from videogpa.report.table import MetricFacts
-from videogpa.types import Score
+from videogpa.types import CONSISTENCY, Score
 
 VIDEOS, SCORES = "videos", "scores.json"
-OVERALL = "consistency"
 PLACES = 4
 
 
@@ -127,7 +126,7 @@ def _video_context(
     return {
         "video": video,
         "shown_window": None if video.score.shown is None else windows[video.score.shown],
-        "judged_windows": sum(w.metrics.get(OVERALL) is not None for w in windows),
+        "judged_windows": sum(w.metrics.get(CONSISTENCY) is not None for w in windows),
         "headline": video_headline(video, rank, sum(_overall(v) is not None for v in videos)),
         "up": "../../",
         "panels": PANELS,
@@ -141,4 +140,4 @@ def _figures(exhibit: Exhibit) -> dict[str, str]:
 
 
 def _overall(video: ShownVideo) -> float | None:
-    return video.score.metrics.get(OVERALL)
+    return video.score.metrics.get(CONSISTENCY)

@@ -82,8 +82,10 @@ def run(
     against oracles, once with the geometry model and once with the exact geometry.
 
     Raises:
-        InputError: as `check`, or samples without their prompts.
+        InputError: as `check`, samples without their prompts, or scoring at full size or in windows.
     """
+    if cfg.score.full_size or cfg.score.window is not None:
+        raise InputError("the reward benchmark scores whole clips at reduced size: no full size, no windows")
     check(cfg.score)
     groups = _groups(samples, prompts)
     inputs = {name: path for name, path in (("samples", samples), ("prompts", prompts)) if path is not None}

@@ -33,8 +33,7 @@ from videogpa.report.findings import (
 from videogpa.report.page import PAGE, render, replacing
 from videogpa.report.table import metric_facts, table_rows
 from videogpa.stages.evaluate import BASE, LARGEST_MOTION_CHANGE, SMALLEST_SHARPNESS
-from videogpa.stages.score import CONSISTENCY
-from videogpa.types import Candidate, EvalRow, PreferencePair, Prompt, Score
+from videogpa.types import CONSISTENCY, Candidate, EvalRow, PreferencePair, Prompt, Score
 
 GUARDS = {
     "motion": f"within {LARGEST_MOTION_CHANGE:.0%} of {BASE}'s",

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +17,7 @@ from videogpa.metrics.base import Clip, measure_clip
 from videogpa.plugin import available, load
 from videogpa.stages.windows import order, over_windows
 from videogpa.tensors import Video
-from videogpa.types import Candidate, MetricValues, Prompt, Score, WindowScore
+from videogpa.types import CONSISTENCY, Candidate, MetricValues, Prompt, Score, WindowScore
 from videogpa.video_io import (
     Window,
     find_videos,
@@ -28,8 +27,6 @@ from videogpa.video_io import (
     write_image,
 )
 
-CONSISTENCY = "consistency"
-"""The metric that is the overall score."""
 REWARDS = {"paper": "paper_reward"}
 """Rewards that go by another name than their metric."""
 LICENSES = "licenses.json"
@@ -294,7 +291,7 @@ def _windows(cfg: ScoreConfig, video: Path) -> Iterator[Window]:
 def _look(
     cfg: ScoreConfig,
     backend: GeometryBackend,
-    metrics: Mapping[str, ModuleType],
+    metrics: Mapping[str, Any],
     job: ScoreJob,
     window: Window,
 ) -> _Look:
@@ -313,26 +310,27 @@ def _look(
 
         truth = true_continuation(job.world, *(frames.shape[i] for i in (0, 2, 3)))
     clip = Clip(frames=frames, geometry=geometry, truth=truth)
-    at_full_size = cfg.full_size and geometry is not None
-    if at_full_size:
-        metrics = {name: metric for name, metric in metrics.items() if name != CONSISTENCY}
+    if cfg.full_size and CONSISTENCY in metrics:
+        metrics = {**metrics, CONSISTENCY: _FullSize(job.video, cfg.max_frames)}
     values, unjudged = measure_clip(metrics, clip)
-    if at_full_size:
-        value, why = _at_full_size(cfg, job.video, clip)
-        values, unjudged = {CONSISTENCY: value, **values}, why + unjudged
     return _Look(window=window, geometry=geometry, values=values, reasons=reasons + unjudged)
 
 
-def _at_full_size(cfg: ScoreConfig, video: Path, clip: Clip) -> tuple[float | None, list[str]]:
-    """`consistency` of every pixel, or why it has no value."""
-    from videogpa.metrics import full_size
+@dataclass(frozen=True)
+class _FullSize:
+    """`consistency` on every pixel of a video, in the place of the metric that sees the reduced frames."""
 
-    with stored_frames(video, max_frames=cfg.max_frames) as stored:
-        track = partial(steps, description="frames at full size")
-        try:
-            return full_size.measure(clip, stored.read, track=track), []
-        except CannotJudge as why:
-            return None, [f"{CONSISTENCY}: {why}"]
+    video: Path
+    max_frames: int
+    NEEDS: frozenset[str] = frozenset({"geometry"})
+
+    def measure(self, clip: Clip) -> float:
+        from videogpa.metrics import full_size
+
+        with stored_frames(self.video, max_frames=self.max_frames) as stored:
+            return full_size.measure(
+                clip, stored.read, track=partial(steps, description="frames at full size")
+            )
 
 
 def _as_row(look: _Look) -> WindowScore:

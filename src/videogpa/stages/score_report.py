@@ -9,7 +9,6 @@ from videogpa.report.page import replacing
 from videogpa.report.score_page import SCORES, VIDEOS, Measurement, write_pages
 from videogpa.report.table import metric_facts
 from videogpa.stages.score import (
-    CONSISTENCY,
     ScoreConfig,
     ScoreJob,
     metric_names,
@@ -17,7 +16,7 @@ from videogpa.stages.score import (
     score_videos,
     scores_as_json,
 )
-from videogpa.types import Score
+from videogpa.types import CONSISTENCY, Score
 
 
 def run(
