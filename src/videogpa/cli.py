@@ -64,7 +64,10 @@ def score(
     ] = None,
     full_size: Annotated[
         bool,
-        typer.Option("--full-size", help="compute consistency on every pixel; minutes for 3840x2160"),
+        typer.Option(
+            "--full-size",
+            help="compute consistency on every pixel; a quarter of an hour or more for 3840x2160",
+        ),
     ] = False,
     window: Annotated[
         int | None,
