@@ -66,7 +66,7 @@ def score(
         bool,
         typer.Option(
             "--full-size",
-            help="compute consistency on every pixel; a quarter of an hour or more for 3840x2160",
+            help="compute consistency on every pixel; 15 minutes or more for 3840x2160",
         ),
     ] = False,
     window: Annotated[
