@@ -1,5 +1,6 @@
 import resource
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -429,6 +430,19 @@ def test_windows_of_one_frame_are_refused(tmp_path):
     video_io.write_master(tmp_path / "clip.mkv", greys(3))
     with pytest.raises(InputError, match="window must be at least 2"):
         list(video_io.read_windows(tmp_path / "clip.mkv", window=1, max_frames=3))
+
+
+@pytest.mark.parametrize(("window", "last"), [(8, (16, 4)), (100, (0, 20))])
+def test_the_last_window_ends_where_the_frames_do(tmp_path, monkeypatch, window, last):
+    """A stream cut out of a longer one may announce pictures that cannot be decoded without what came before."""
+    path = tmp_path / "clip.mkv"
+    video_io.write_master(path, noise(20, 16, 24))
+    timing = video_io._timing(path)
+    announced = [*timing.times, *(timing.times[-1] + 0.125 * (i + 1) for i in range(4))]
+    monkeypatch.setattr(video_io, "_timing", lambda _: replace(timing, times=announced))
+    found = list(video_io.read_windows(path, window=window, max_frames=4))
+    assert (found[-1].first, found[-1].length) == last
+    assert len(found[-1].frames) >= 2
 
 
 def test_stored_frames_are_those_read(tmp_path):
