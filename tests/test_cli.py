@@ -59,7 +59,9 @@ def test_a_bad_video_fails_alone(videogpa, clips, tmp_path):
     assert "4 of 5 rows failed" in err
     assert by_name["good.mkv"]["status"] == "ok"
     assert by_name["good.mkv"]["frames"] == 9
-    assert set(by_name["good.mkv"]) == {"path", "status", "reason", "frames", "metrics"}
+    assert set(by_name["good.mkv"]) == {
+        *("path", "status", "reason", "frames", "metrics", "shown", "windows")
+    }
     for name in ("one_frame.mkv", "pixel.mkv", "empty.mp4", "truncated.mp4"):
         assert by_name[name]["status"] == "failed", name
         assert by_name[name]["reason"]
