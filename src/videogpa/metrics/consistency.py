@@ -84,7 +84,7 @@ def clip_errors(prediction: GeometryPrediction) -> list[PairErrors]:
     for target in range(len(images)):
         sources = sources_of(target, len(images))
         errors = cross_view.pair_errors(field.only([target]), field.only(sources))
-        frames.append(weighed(errors, [abs(source - target) for source in sources]))
+        frames.append(weighted(errors, [abs(source - target) for source in sources]))
     return frames
 
 
@@ -110,7 +110,7 @@ def compared_maps(prediction: GeometryPrediction, contrast: Float[Tensor, ""]) -
     return cross_view.compared_maps(prediction, slightly_blurred(images), everywhere)
 
 
-def weighed(errors: PairErrors, apart: Sequence[int]) -> PairErrors:
+def weighted(errors: PairErrors, apart: Sequence[int]) -> PairErrors:
     """The errors of pairs that are so many frames apart, the further the heavier."""
     return replace(errors, weight=errors.weight * errors.weight.new_tensor(apart)[:, None, None])
 

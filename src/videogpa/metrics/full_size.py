@@ -52,8 +52,8 @@ def agreement(
     tile: int = TILE,
     track: Track = iter,
 ) -> float:
-    """What `cross_view.agreement` would return for `consistency` with all frames at full size, each compared with
-    `key_frames` others; `geometry` is that of the reduced frames.
+    """What `consistency.agreement` would return with all frames at full size, each compared with `key_frames` others;
+    `geometry` is that of the reduced frames.
 
     Raises:
         CannotJudge: as `consistency`.
@@ -62,7 +62,6 @@ def agreement(
     count = len(coarse.images)
     # Exposure is a factor a frame, whatever it was found by.
     gain = coarse.images.sum((1, 2, 3)) / geometry.images.sum((1, 2, 3)).clamp_min(1e-6)
-
     contrasts: dict[int, float] = {}
 
     def whole(frame: int) -> Field:
@@ -128,7 +127,7 @@ def _tile_sums(target: Field, sources: Sources) -> FrameSums:
         if box is not None:
             errors = cross_view.pair_errors(target, cut(source, box), far_enough)
             judged |= errors.mask[0]
-            total += cross_view.sums_of(consistency.weighed(errors, [apart]))
+            total += cross_view.sums_of(consistency.weighted(errors, [apart]))
     return replace(total, judged=int(judged.sum()), pixels=judged.numel())
 
 
