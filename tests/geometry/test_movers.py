@@ -63,6 +63,14 @@ def test_more_frames_of_the_same_clip_hide_no_body(frames):
     assert (found & clip.dynamic_mask).sum() > 0.75 * clip.dynamic_mask.sum()
 
 
+def test_a_fast_body_is_followed_out_of_view():
+    fast = sliding(2, (-3.0, 0.0, 0.0))
+    found, true = moving_bodies(unmasked(fast)), fast.dynamic_mask
+    assert not true[-1].any()
+    assert (found & true).sum() > 0.75 * true.sum()
+    assert (found & ~true).float().mean() < 0.2
+
+
 def test_two_frames_cannot_tell():
     clip = sliding(1, (1.0, 0.0, 0.0))
     two = replace(unmasked(clip), normals=None, albedo=None)

@@ -19,8 +19,8 @@ from videogpa.tensors import Extrinsics, Intrinsics, Video
 
 COARSEST = 12
 """Shorter image side, in pixels, at which the starts are tried."""
-START_ANGLE = 0.15
-"""Total rotation of the starts (radians); their translations are this share of the median depth."""
+START_ANGLES = (0.15, 0.3)
+"""Total rotations of the starts (radians); their translations are these shares of the median depth."""
 STARTS_KEPT = 2
 ITERATIONS = {"starts": 5, "path": 5, "frames": 3}
 STIFFNESS = 1.0
@@ -133,8 +133,10 @@ def _starts(depth: Float[Tensor, "h w"]) -> Float[Tensor, "p 6"]:
     reach = depth.median()
     sideways, forward = torch.eye(6)[0] * reach, torch.eye(6)[2] * reach
     tilt, pan = torch.eye(6)[3], torch.eye(6)[4]
-    moves = torch.stack([sideways, forward, tilt, pan, 2 * (pan - sideways)]) * START_ANGLE
-    return torch.cat([torch.zeros(1, 6), moves, -moves])
+    moves = torch.stack([sideways, forward, tilt, pan, 2 * (pan - sideways)])
+    return torch.cat(
+        [torch.zeros(1, 6), *(sign * angle * moves for angle in START_ANGLES for sign in (1, -1))]
+    )
 
 
 def _residuals(

@@ -7,8 +7,9 @@ around is read as a velocity where it is proportional to time, and as a body whe
 region fit one shift, turn and growth, and the neighbouring frames show the region where it should have moved.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -48,9 +49,9 @@ a body in every respect.
 """
 SLOW_UNEVENNESS, SLOW_SUPPORT = 0.19, 0.8
 """Largest median deviation from constant velocity, as a share of it, and smallest support."""
-SMALLEST_PERSISTENCE = 0.6
+SMALLEST_PERSISTENCE, CLEAR_PERSISTENCE = 0.6, 0.4
 """Share of the frames that must show bodies: one that moves by itself does so in most of a clip, while pieces of a
-melting or blurring surface look like it now and then.
+melting or blurring surface look like it now and then. Clearly fast ones leave the picture, and less is enough.
 """
 MARGIN = 0.035
 """Bodies are widened by this share of the longer side: flow is vague at outlines."""
@@ -79,10 +80,14 @@ def moving_bodies(prediction: GeometryPrediction) -> Mask:
         [region for region in found if _is_body(region, drift, nearby)]
         for found, drift in zip(bodies, drifts, strict=True)
     ]
-    masks = torch.stack([_union(b, like=d.known) for b, d in zip(confirmed, drifts, strict=True)])
-    masks |= _carried_on(confirmed, drifts, small.images)
-    if masks.flatten(1).any(1).float().mean() < SMALLEST_PERSISTENCE:
-        masks = torch.zeros_like(masks)
+    if _persistence(confirmed, drifts, small.images) < SMALLEST_PERSISTENCE:
+        confirmed = [
+            [region for region in found if _is_clear(region, drift)]
+            for found, drift in zip(confirmed, drifts, strict=True)
+        ]
+        if _persistence(confirmed, drifts, small.images) < CLEAR_PERSISTENCE:
+            return torch.zeros(count, height, width, dtype=torch.bool)
+    masks = _followed(confirmed, drifts, small.images, reach=count)
     masks = _grown(masks, max(1, round(MARGIN * max(masks.shape[-2:]))))
     return F.interpolate(masks[:, None].float(), (height, width), mode="nearest")[:, 0] > 0
 
@@ -205,11 +210,15 @@ def _speed(drift: _Drift) -> Float[Tensor, "h w"]:
 
 def _is_body(region: Region, drift: _Drift, shown: Mask) -> bool:
     """Whether the frames around bear the region out; the slower it is, the more it takes."""
-    support, speed = _support(region, drift, shown), _speed(drift)[region]
-    if speed.median() >= CLEAR_SPEED * max(region.shape):
+    support = _support(region, drift, shown)
+    if _is_clear(region, drift):
         return support >= SMALLEST_SUPPORT
-    unevenness = (drift.roughness[region] / speed).median().item()
+    unevenness = (drift.roughness[region] / _speed(drift)[region]).median().item()
     return support >= SLOW_SUPPORT and unevenness <= SLOW_UNEVENNESS
+
+
+def _is_clear(region: Region, drift: _Drift) -> bool:
+    return bool(_speed(drift)[region].median() >= CLEAR_SPEED * max(region.shape))
 
 
 def _unity(region: Region, velocity: Float[Tensor, "2 h w"]) -> float:
@@ -234,36 +243,60 @@ def _support(region: Region, drift: _Drift, shown: Mask) -> float:
     return float(np.mean(shares)) if shares else 0.0
 
 
-def _carried_on(bodies: list[list[Region]], drifts: list[_Drift], images: Video) -> Mask:
-    """Where the bodies of each frame must be one step on and one step back, and look it: they may be on their way out
-    of view there, or too fast to be followed.
+def _persistence(bodies: list[list[Region]], drifts: list[_Drift], images: Video) -> float:
+    """Share of the frames that show bodies, or must by what is seen one step away."""
+    return _followed(bodies, drifts, images, reach=1).flatten(1).any(1).float().mean().item()
+
+
+def _followed(bodies: list[list[Region]], drifts: list[_Drift], images: Video, *, reach: int) -> Mask:
+    """The bodies, and where each must be up to `reach` steps before and after: they may be on their way out of view, or
+    too fast to be found. Where a frame shows them itself, they are followed from there.
     """
-    masks = torch.zeros_like(images[:, 0], dtype=torch.bool)
-    for region, drift in (
-        (region, drift) for found, drift in zip(bodies, drifts, strict=True) for region in found
-    ):
-        y, x = region.nonzero(as_tuple=True)
-        for other, landing in drift.landing.items():
-            if abs(other - drift.time) != drift.step:
-                continue
-            column, row, inside = _ahead(region, drift, other, landing)
-            there = images[other][:, row[inside], column[inside]]
-            alike = (there - images[drift.time][:, y[inside], x[inside]]).square().sum(0).sqrt() < SAME_COLOR
-            if len(alike) and alike.float().mean() > 0.5:
-                masks[other, row[inside], column[inside]] = True
+    shown = torch.stack([_union(b, like=d.known) for b, d in zip(bodies, drifts, strict=True)])
+    masks = shown.clone()
+    regions = [(region, drift) for found, drift in zip(bodies, drifts, strict=True) for region in found]
+    for region, drift in regions:
+        for step in (-drift.step, drift.step):
+            for time, y, x in islice(_way(region, drift, step, drifts, images), reach):
+                masks[time, y, x] = True
+                if shown[time, y, x].float().mean() > 0.5:
+                    break
     return masks
+
+
+def _way(
+    region: Region, drift: _Drift, step: int, drifts: list[_Drift], images: Video
+) -> Iterator[tuple[int, Int[Tensor, " n"], Int[Tensor, " n"]]]:
+    """Frame, rows and columns of a body, step by step, as long as it is in view and looks like itself."""
+    y, x = region.nonzero(as_tuple=True)
+    colors, velocity = images[drift.time][:, region], drift.velocity[:, region] * (step / drift.step)
+    here = drift.time
+    while (there := here + step) in drifts[here].landing:
+        column, row, inside = _landed(x + velocity[0], y + velocity[1], drifts[here].landing[there])
+        x, y, colors, velocity = column[inside], row[inside], colors[:, inside], velocity[:, inside]
+        alike = (images[there][:, y, x] - colors).square().sum(0).sqrt() < SAME_COLOR
+        if not len(x) or alike.float().mean() <= 0.5:
+            return
+        yield there, y, x
+        here = there
 
 
 def _ahead(
     region: Region, drift: _Drift, other: int, landing: Float[Tensor, "h w 2"]
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Bool[Tensor, " n"]]:
     """Column and row in another frame where the region's pixels move to, and whether that is in view."""
-    height, width = region.shape
     y, x = region.nonzero(as_tuple=True)
     shift = drift.velocity[:, region] * ((other - drift.time) / drift.step)
-    ahead_x = (x + shift[0]).round().long().clamp(0, width - 1)
-    ahead_y = (y + shift[1]).round().long().clamp(0, height - 1)
-    column, row = landing[ahead_y, ahead_x].nan_to_num(-1).round().long().unbind(-1)
+    return _landed(x + shift[0], y + shift[1], landing)
+
+
+def _landed(
+    x: Float[Tensor, " n"], y: Float[Tensor, " n"], landing: Float[Tensor, "h w 2"]
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Column and row in another frame of positions in this one, and whether that is in view."""
+    height, width = landing.shape[:2]
+    at = landing[y.round().long().clamp(0, height - 1), x.round().long().clamp(0, width - 1)]
+    column, row = at.nan_to_num(-1).round().long().unbind(-1)
     return column, row, (column >= 0) & (column < width) & (row >= 0) & (row < height)
 
 
