@@ -13,7 +13,7 @@ from videogpa.errors import InputError
 
 Kind = Literal["families", "geometry", "metrics", "recipes", "export"]
 SHARED_MODULES = {
-    "families": {"base"},
+    "families": {"base", "diffusers_folder"},
     "geometry": {
         *("base", "blur", "cameras", "cloud", "splat", "alignment", "embedded_network", "movers", "flow"),
         *("matching", "bundle", "bootstrap", "triangulation"),

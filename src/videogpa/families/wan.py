@@ -1,7 +1,6 @@
 """The Wan family (2.1 text- and image-to-video, 2.2 TI2V) as diffusers folders: flow matching on latents."""
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +9,19 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
 from diffusers.loaders import WanLoraLoaderMixin
-from diffusers.utils import logging
 from jaxtyping import Bool, Float
 from PIL.Image import Image
 from torch import Generator, Tensor
 
 from videogpa.errors import InputError
 from videogpa.families.base import Conditioning, SamplerSettings, Samples
+from videogpa.families.diffusers_folder import (
+    cannot_load,
+    load_frozen,
+    load_pipeline,
+    read_index,
+    repeat_batch,
+)
 from videogpa.tensors import Latents, PerSample
 
 PIPELINES = {"WanPipeline": WanPipeline, "WanImageToVideoPipeline": WanImageToVideoPipeline}
@@ -47,33 +52,34 @@ class Family:
         self.folder = Path(folder)
         self.device = torch.device(device)
         self.dtype = dtype
-        index = _read_index(self.folder)
+        index = read_index(self.folder, "wan", PIPELINES)
+        if index.get("boundary_ratio") is not None:
+            raise InputError(
+                f"{self.folder} has two experts (boundary_ratio is set): choose a single-expert Wan"
+            )
         self.class_name = index["_class_name"]
         self.expand_timesteps = bool(index.get("expand_timesteps", False))
+        self.transformer: Any = load_frozen(WanTransformer3DModel, self.folder, "transformer", dtype)
+        self.transformer.to(self.device)
         try:
-            self.transformer = _load_transformer(self.folder, dtype).to(self.device)
             self.scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(
                 self.folder, subfolder="scheduler"
             )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise InputError(f"cannot load the model folder {self.folder}: {_first_line(error)}") from error
+            raise cannot_load(self.folder, error) from error
         self.shift = _training_shift(self.folder, self.scheduler.config)
         self.num_train_timesteps = self.scheduler.config.num_train_timesteps
 
     @functools.cached_property
     def pipeline(self) -> DiffusionPipeline:
         """The folder's own pipeline around this transformer; the VAE stays float32 as diffusers advises."""
-        try:
-            # By its own class: DiffusionPipeline.from_pretrained ignores a given transformer.
-            pipeline = PIPELINES[self.class_name].from_pretrained(
-                self.folder,
-                transformer=self.transformer,
-                scheduler=self.scheduler,
-                dtype={"vae": torch.float32, "default": self.dtype},
-            )
-        except (OSError, ValueError, RuntimeError, ImportError, AttributeError) as error:
-            raise InputError(f"cannot load the model folder {self.folder}: {_first_line(error)}") from error
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline = load_pipeline(
+            PIPELINES[self.class_name],
+            self.folder,
+            self.dtype,
+            transformer=self.transformer,
+            scheduler=self.scheduler,
+        )
         return pipeline.to(self.device)
 
     @property
@@ -113,7 +119,7 @@ class Family:
             output_type="latent",
         ).frames
         return Samples(
-            videos=self.decode(latents), latents=latents, conditioning=_repeat_batch(conditioning, count)
+            videos=self.decode(latents), latents=latents, conditioning=repeat_batch(conditioning, count)
         )
 
     @torch.no_grad()
@@ -131,7 +137,7 @@ class Family:
         count, frames, _, height, width = videos.shape
         self._check_size(frames, height, width)
         self._pipeline_for(image)
-        conditioning = _repeat_batch(self._conditioning(text, image, frames, height, width), count)
+        conditioning = repeat_batch(self._conditioning(text, image, frames, height, width), count)
         vae = self.pipeline.vae
         pixels = (2 * videos - 1).transpose(1, 2).to(self.device, vae.dtype)
         mean, inverse_std = self._latent_statistics(torch.float32)
@@ -277,38 +283,6 @@ class Family:
         return mean, 1.0 / std
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
-    """The folder's `model_index.json`, if it is a Wan pipeline with one expert."""
-    if not folder.is_dir():
-        raise InputError(f"no model folder at {folder}: give a folder in diffusers format")
-    try:
-        index = json.loads((folder / "model_index.json").read_text())
-        name = index["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder} is no diffusers folder: model_index.json is missing or broken") from error
-    if name not in PIPELINES:
-        raise InputError(f"{folder} holds a {name}, but the wan family takes {' or '.join(PIPELINES)}")
-    if index.get("boundary_ratio") is not None:
-        raise InputError(f"{folder} has two experts (boundary_ratio is set): choose a single-expert Wan")
-    return index
-
-
-def _load_transformer(folder: Path, dtype: torch.dtype) -> WanTransformer3DModel:
-    """The transformer, frozen. Weights that are missing or left over are an error, never a warning."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        transformer, info = WanTransformer3DModel.from_pretrained(
-            folder, subfolder="transformer", dtype=dtype, output_loading_info=True
-        )
-    finally:
-        logging.set_verbosity(verbosity)
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[problem]:
-            raise ValueError(f"transformer: {problem.replace('_', ' ')}, first {sorted(info[problem])[0]}")
-    return transformer.requires_grad_(False).eval()
-
-
 def _training_shift(folder: Path, config: Any) -> float:
     """The shift of the flow schedule; the name differs between flow matching and multistep schedulers."""
     is_flow = config.get("prediction_type", "flow_prediction") == "flow_prediction"
@@ -322,11 +296,3 @@ def _with_first_frame(latents: Latents, conditioning: Conditioning) -> Latents:
     if "first_frame" not in conditioning:
         return latents
     return torch.cat([conditioning["first_frame"].to(latents.dtype), latents[:, :, 1:]], dim=2)
-
-
-def _repeat_batch(conditioning: Conditioning, count: int) -> dict[str, Tensor]:
-    return {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in conditioning.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
