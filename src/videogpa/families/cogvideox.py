@@ -1,0 +1,278 @@
+"""The CogVideoX family (2B, 5B, 5B I2V, 1.5 T2V and I2V) as diffusers folders: v-prediction on latents."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import diffusers
+import torch
+from diffusers import CogVideoXImageToVideoPipeline, CogVideoXPipeline, CogVideoXTransformer3DModel
+from diffusers.loaders import CogVideoXLoraLoaderMixin
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from videogpa.errors import InputError
+from videogpa.families.base import Conditioning, SamplerSettings, Samples
+from videogpa.families.diffusers_folder import (
+    cannot_load,
+    load_frozen,
+    load_pipeline,
+    read_index,
+    repeat_batch,
+)
+from videogpa.tensors import Latents, PerSample
+
+PIPELINES: dict[str, Any] = {
+    "CogVideoXPipeline": CogVideoXPipeline,
+    "CogVideoXImageToVideoPipeline": CogVideoXImageToVideoPipeline,
+}
+OFFSET = 2.0
+"""What the 1.5 image-to-video pipeline gives as `ofs`, whatever it draws."""
+
+
+class Family:
+    """A CogVideoX model folder behind the `VideoFamily` contract.
+
+    Latents are [b c f h w], as everywhere here; the transformer's own order, frames before channels, stays inside. A
+    transformer with temporal patches (1.5) takes latent frames in twos: an odd number is padded in front, by the
+    pipeline itself when it draws and by a copy of the first one in `encode`, and the padding is no part of the loss.
+    Conditioning keys: `prompt_embeds` [b l d]; `padding` [b], the number of padded latent frames; with an image
+    `image_latents` [b c f h w], from the mode of the VAE's distribution, so that all candidates of a prompt share them
+    (the plain pipeline draws them anew for each video).
+
+    Raises:
+        InputError: the folder is missing, is no CogVideoX pipeline, or its weights do not fit its configuration.
+    """
+
+    prediction_type: Literal["v_prediction"] = "v_prediction"
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
+    lora_loader = CogVideoXLoraLoaderMixin
+    license = "CogVideoX LICENSE (2B: Apache-2.0)"
+
+    def __init__(
+        self, folder: Path | str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ):
+        self.folder = Path(folder)
+        self.device = torch.device(device)
+        self.dtype = dtype
+        index = read_index(self.folder, "cogvideox", PIPELINES)
+        self.pipeline_class = PIPELINES[index["_class_name"]]
+        self.takes_image = self.pipeline_class is CogVideoXImageToVideoPipeline
+        self.transformer: Any = load_frozen(CogVideoXTransformer3DModel, self.folder, "transformer", dtype)
+        self.transformer.to(self.device)
+        try:
+            self.scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(
+                self.folder, subfolder="scheduler"
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise cannot_load(self.folder, error) from error
+        if self.scheduler.config.prediction_type != "v_prediction":
+            raise InputError(f"the scheduler of {self.folder} does not predict v, as CogVideoX does")
+
+    @functools.cached_property
+    def pipeline(self) -> Any:
+        """The folder's own pipeline around this transformer."""
+        loaded = load_pipeline(
+            self.pipeline_class,
+            self.folder,
+            self.dtype,
+            transformer=self.transformer,
+            scheduler=self.scheduler,
+        )
+        return loaded.to(self.device)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        text: str,
+        image: Float[Tensor, "3 height width"] | None,
+        seeds: Sequence[int],
+        settings: SamplerSettings,
+    ) -> Samples:
+        """One video per seed in one pipeline call; each seed has its own generator on the CPU.
+
+        Raises:
+            InputError: frames or size do not fit the model, or it needs (or cannot take) a first frame.
+        """
+        self._check(image, settings.frames, settings.height, settings.width)
+        conditioning = self._conditioning(text, image, settings.frames)
+        count = len(seeds)
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        given: dict[str, Any] = {} if image is None else {"image": image.expand(count, -1, -1, -1)}
+        negative = self._encode_text("") if settings.guidance_scale > 1 else None
+        with _encoding_by_mode(self.pipeline.vae):
+            latents = self.pipeline(
+                **given,
+                prompt_embeds=conditioning["prompt_embeds"].repeat(count, 1, 1),
+                negative_prompt_embeds=None if negative is None else negative.repeat(count, 1, 1),
+                height=settings.height,
+                width=settings.width,
+                num_frames=settings.frames,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                generator=generators,
+                output_type="latent",
+            ).frames.transpose(1, 2)
+        padding = int(conditioning["padding"][0])
+        return Samples(
+            videos=self.decode(latents[:, :, padding:]),
+            latents=latents,
+            conditioning=repeat_batch(conditioning, count),
+        )
+
+    @torch.no_grad()
+    def encode(
+        self,
+        videos: Float[Tensor, "b t 3 height width"],
+        text: str,
+        image: Float[Tensor, "3 height width"] | None,
+    ) -> tuple[Latents, Conditioning]:
+        """Latents (the VAE's mode, scaled) and conditioning of videos in [0, 1].
+
+        Raises:
+            InputError: as `sample`.
+        """
+        count, frames, _, height, width = videos.shape
+        self._check(image, frames, height, width)
+        conditioning = self._conditioning(text, image, frames)
+        latents = self._encode_pixels(videos) * self.pipeline.vae_scaling_factor_image
+        padded = torch.cat([latents[:, :, : int(conditioning["padding"][0])], latents], dim=2)
+        return padded, repeat_batch(conditioning, count)
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Float[Tensor, "b t 3 height width"]:
+        """Videos in [0, 1] from latents without padding, by the steps that end the diffusers pipelines."""
+        vae = self.pipeline.vae
+        pixels = self.pipeline.decode_latents(latents.transpose(1, 2).to(self.device, vae.dtype))
+        return self.pipeline.video_processor.postprocess_video(pixels, output_type="pt")
+
+    def sample_timesteps(self, generator: Generator, n: int) -> PerSample:
+        """Whole timesteps 0 to T - 1 of the training schedule, uniform, stratified over the n."""
+        u = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+        last = self.scheduler.config.num_train_timesteps - 1
+        return (u * (last + 1)).floor().clamp(max=last).to(self.device)
+
+    def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
+        """x_t = √a x0 + √(1 - a) eps, with the scheduler's a (its shift and zero terminal SNR included)."""
+        signal, rest = self._shares(t, x0)
+        return signal * x0 + rest * eps
+
+    def target(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
+        """v = √a eps - √(1 - a) x0 (Salimans and Ho 2022, arXiv 2202.00512, appendix D)."""
+        signal, rest = self._shares(t, x0)
+        return signal * eps - rest * x0
+
+    def loss_mask(self, latents: Latents, conditioning: Conditioning) -> Bool[Tensor, "b 1 f h w"]:
+        """False on padded latent frames, which no video shows."""
+        frame = torch.arange(latents.shape[2], device=latents.device).view(1, 1, -1, 1, 1)
+        shown = frame >= conditioning["padding"].to(latents.device).view(-1, 1, 1, 1, 1)
+        return shown.expand_as(latents[:, :1])
+
+    def predict(self, x_t: Latents, t: PerSample, conditioning: Conditioning) -> Latents:
+        """v at x_t, called as the pipelines call the transformer: rotary embeddings where it uses them, image latents
+        as further channels, the offset embedding of 1.5.
+        """
+        model_input = x_t
+        if "image_latents" in conditioning:
+            model_input = torch.cat([x_t, conditioning["image_latents"].to(x_t.dtype)], dim=1)
+        offset = {}
+        if self.transformer.config.ofs_embed_dim is not None:
+            offset["ofs"] = torch.full((1,), OFFSET, dtype=self.dtype, device=x_t.device)
+        return self.transformer(
+            hidden_states=model_input.transpose(1, 2).to(self.dtype),
+            encoder_hidden_states=conditioning["prompt_embeds"].to(self.dtype),
+            timestep=t,
+            image_rotary_emb=self._rotary(x_t),
+            return_dict=False,
+            **offset,
+        )[0].transpose(1, 2)
+
+    def _rotary(self, x_t: Latents) -> tuple[Tensor, Tensor] | None:
+        if not self.transformer.config.use_rotary_positional_embeddings:
+            return None
+        frames, height, width = x_t.shape[2:]
+        # The pipeline's own code, which asks for the transformer and, to get from pixels to latents, for the VAE's
+        # factor: sides are given in latents, and no pipeline has to be loaded.
+        stand_in = SimpleNamespace(transformer=self.transformer, vae_scale_factor_spatial=1)
+        return self.pipeline_class._prepare_rotary_positional_embeddings(
+            stand_in, height, width, frames, x_t.device
+        )
+
+    def _shares(self, t: PerSample, like: Latents) -> tuple[Tensor, Tensor]:
+        a = self.scheduler.alphas_cumprod.to(t.device)[t.long()].to(like.dtype).view(-1, 1, 1, 1, 1)
+        return a.sqrt(), (1 - a).sqrt()
+
+    def _encode_text(self, text: str) -> Float[Tensor, "1 l d"]:
+        embeds, _ = self.pipeline.encode_prompt(
+            text,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.transformer.config.max_text_seq_length,
+            device=self.device,
+        )
+        return embeds.to(self.dtype)
+
+    def _conditioning(self, text: str, image: Tensor | None, frames: int) -> dict[str, Tensor]:
+        """Conditioning of one video (b = 1); the image latents come from the pipeline's own preparation."""
+        pipeline = self.pipeline
+        padding = self._padding((frames - 1) // pipeline.vae_scale_factor_temporal + 1)
+        conditioning = {"prompt_embeds": self._encode_text(text), "padding": torch.tensor([padding])}
+        if image is None:
+            return conditioning
+        height, width = image.shape[1:]
+        pixels = pipeline.video_processor.preprocess(image[None], height=height, width=width)
+        with _encoding_by_mode(pipeline.vae):
+            # Latents are passed so that preparing them draws nothing from the global generator.
+            _, prepared = pipeline.prepare_latents(
+                pixels.to(self.device, self.dtype),
+                num_channels_latents=self.transformer.config.in_channels // 2,
+                num_frames=frames + padding * pipeline.vae_scale_factor_temporal,
+                height=height,
+                width=width,
+                dtype=self.dtype,
+                device=self.device,
+                latents=torch.zeros(1),
+            )
+        return conditioning | {"image_latents": prepared.transpose(1, 2)}
+
+    def _padding(self, latent_frames: int) -> int:
+        return -latent_frames % (self.transformer.config.patch_size_t or 1)
+
+    def _encode_pixels(self, videos: Float[Tensor, "b t 3 height width"]) -> Latents:
+        vae = self.pipeline.vae
+        pixels = (2 * videos - 1).transpose(1, 2).to(self.device, vae.dtype)
+        return vae.encode(pixels).latent_dist.mode().float()
+
+    def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
+        if image is None and self.takes_image:
+            raise InputError(f"{self.folder} is an image-to-video model: give every prompt a first frame")
+        if image is not None and not self.takes_image:
+            raise InputError(f"{self.folder} is a text-to-video model: it cannot take a first frame")
+        if image is not None and tuple(image.shape[1:]) != (height, width):
+            raise InputError(
+                f"the first frame is {image.shape[2]}x{image.shape[1]} but the video {width}x{height}: "
+                "resize or crop the image to the video's size"
+            )
+        temporal = self.pipeline.vae_scale_factor_temporal
+        multiple = self.pipeline.vae_scale_factor_spatial * self.transformer.config.patch_size
+        if frames % temporal != 1:
+            # The pipelines would draw another number of frames without a word.
+            raise InputError(f"{frames} frames do not fit {self.folder}: choose k*{temporal}+1 frames")
+        if any(side < 1 or side % multiple for side in (height, width)):
+            raise InputError(
+                f"{width}x{height} does not fit {self.folder}: width and height must be multiples of {multiple}"
+            )
+
+
+@contextmanager
+def _encoding_by_mode(vae: Any) -> Iterator[None]:
+    """For a while the VAE encodes to the mode of its distribution instead of a draw from it, in its own precision."""
+    encode = vae.encode
+    vae.encode = lambda pixels: SimpleNamespace(latents=encode(pixels.to(vae.dtype)).latent_dist.mode())
+    try:
+        yield
+    finally:
+        # The class's own method shows again.
+        del vae.encode
