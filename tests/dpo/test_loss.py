@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from videogpa.dpo.loss import (
     anchored_dpo_loss,
     diffusion_dpo_loss,
+    hinge_loss,
     implicit_accuracy,
     implicit_reward,
+    ipo_loss,
     preference_logits,
     sft_loss,
+    smoothed_dpo_loss,
 )
 from videogpa.stages.train import TrainConfig
 
@@ -52,30 +55,57 @@ def test_known_values():
     assert implicit_reward(sides[0], sides[2], 5.0).item() == pytest.approx(0.5)
 
 
+@settings(max_examples=40)
+@given(errors, errors, errors, errors)
+def test_objectives_of_the_logit_have_their_closed_forms(w, r, w_ref, r_ref):
+    sides = tensors(w, r, w_ref, r_ref)
+    z = preference_logits(*sides, 10.0).item()
+    assert ipo_loss(*sides, 10.0).item() == pytest.approx((z - 0.5) ** 2, rel=1e-5)
+    assert hinge_loss(*sides, 10.0).item() == pytest.approx(max(0.0, 1 - z), rel=1e-5)
+    wrong_way = diffusion_dpo_loss(sides[1], sides[0], sides[3], sides[2], 10.0)
+    mixed = 0.8 * diffusion_dpo_loss(*sides, 10.0) + 0.2 * wrong_way
+    torch.testing.assert_close(smoothed_dpo_loss(*sides, 10.0, 0.2), mixed)
+
+
+def test_smoothed_labels_stop_pulling_at_their_own_certainty():
+    w = torch.tensor([0.5 - math.log(0.9 / 0.1) / 10.0], requires_grad=True)
+    smoothed_dpo_loss(w, *tensors(0.5, 0.5, 0.5), 10.0, 0.1).sum().backward()
+    assert w.grad.item() == pytest.approx(0, abs=1e-5)
+
+
+OBJECTIVES = {
+    "dpo": lambda *sides: diffusion_dpo_loss(*sides, 3.0),
+    "anchored": lambda *sides: anchored_dpo_loss(*sides, 3.0, 3.0),
+    "smoothed": lambda *sides: smoothed_dpo_loss(*sides, 3.0, 0.2),
+    "ipo": lambda *sides: ipo_loss(*sides, 3.0),
+    # Far from its kink, where no difference quotient is right.
+    "hinge": lambda *sides: hinge_loss(*sides, 0.3),
+}
+
+
 @pytest.mark.filterwarnings("ignore:Input.*double precision")
-@pytest.mark.parametrize("anchor", [None, 3.0])
-def test_gradients_agree_with_finite_differences(anchor):
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradients_agree_with_finite_differences(name):
     generator = torch.Generator().manual_seed(0)
     w, r, w_ref, r_ref = torch.rand(4, 5, generator=generator)
     w = w.requires_grad_()
     r = r.requires_grad_()
 
     def loss(w, r):
-        sides = (w, r, w_ref, r_ref)
-        return diffusion_dpo_loss(*sides, 3.0) if anchor is None else anchored_dpo_loss(*sides, 3.0, anchor)
+        return OBJECTIVES[name](w, r, w_ref, r_ref)
 
     # The losses work in float32 whatever they get, so the steps are wide and the tolerance is float32's.
     assert torch.autograd.gradcheck(loss, (w, r), eps=1e-2, atol=5e-3, rtol=5e-3, raise_exception=True)
-    loss(w, r).sum().backward()
-    logits = preference_logits(w, r, w_ref, r_ref, 3.0)
-    if anchor is None:
+    if name == "dpo":
+        loss(w, r).sum().backward()
+        logits = preference_logits(w, r, w_ref, r_ref, 3.0)
         torch.testing.assert_close(w.grad, 3.0 * torch.sigmoid(-logits))
         torch.testing.assert_close(r.grad, -w.grad)
 
 
 def test_losses_are_per_sample_and_float32_for_bfloat16_errors():
     sides = torch.rand(4, 6, generator=torch.Generator().manual_seed(1)).bfloat16()
-    for loss in (diffusion_dpo_loss(*sides, 5.0), anchored_dpo_loss(*sides, 5.0, 1.0), sft_loss(sides[0])):
+    for loss in (*(objective(*sides) for objective in OBJECTIVES.values()), sft_loss(sides[0])):
         assert loss.shape == (6,)
         assert loss.dtype == torch.float32
 

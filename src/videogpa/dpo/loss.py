@@ -59,6 +59,60 @@ def anchored_dpo_loss(
     return -logsigmoid(logits - beta * anchor * relu(chosen_error.float() - chosen_reference_error.float()))
 
 
+def smoothed_dpo_loss(
+    chosen_error: PerSample,
+    rejected_error: PerSample,
+    chosen_reference_error: PerSample,
+    rejected_reference_error: PerSample,
+    beta: float,
+    smoothing: float,
+) -> PerSample:
+    """-(1 - s) log sigmoid(z) - s log sigmoid(-z), z the preference logits and s the share of labels taken to be wrong.
+
+    Conservative DPO, Mitchell 2023 ("A note on DPO with noisy preferences"), eq. 3: it stops pulling once
+    sigmoid(z) = 1 - s.
+    """
+    logits = preference_logits(
+        chosen_error, rejected_error, chosen_reference_error, rejected_reference_error, beta
+    )
+    return -(1 - smoothing) * logsigmoid(logits) - smoothing * logsigmoid(-logits)
+
+
+def ipo_loss(
+    chosen_error: PerSample,
+    rejected_error: PerSample,
+    chosen_reference_error: PerSample,
+    rejected_reference_error: PerSample,
+    beta: float,
+) -> PerSample:
+    """(z - 1/2)^2, z the preference logits: every pair is drawn to one margin, 1 / (2 beta) in mean errors.
+
+    IPO, Azar et al. 2023 (arXiv 2310.12036), eq. 17, times beta^2, so that beta does not scale the gradient twice.
+    """
+    logits = preference_logits(
+        chosen_error, rejected_error, chosen_reference_error, rejected_reference_error, beta
+    )
+    return (logits - 0.5).square()
+
+
+def hinge_loss(
+    chosen_error: PerSample,
+    rejected_error: PerSample,
+    chosen_reference_error: PerSample,
+    rejected_reference_error: PerSample,
+    beta: float,
+) -> PerSample:
+    """relu(1 - z), z the preference logits: a pair that is won by 1 pulls no more.
+
+    SLiC-HF, Zhao et al. 2023 (arXiv 2305.10425), eq. 1, against the reference as in RSO, Liu et al. 2023
+    (arXiv 2309.06657), eq. 9.
+    """
+    logits = preference_logits(
+        chosen_error, rejected_error, chosen_reference_error, rejected_reference_error, beta
+    )
+    return relu(1 - logits)
+
+
 def sft_loss(chosen_error: PerSample) -> PerSample:
     """The error itself: supervised fine-tuning on the chosen videos."""
     return chosen_error.float()

@@ -24,7 +24,14 @@ from videogpa.dpo.diffusion import PairErrors, adapters_off, pair_errors, side_e
 from videogpa.dpo.health import Health, measure, must_stop
 from videogpa.dpo.log import progress_bar, training_log
 from videogpa.dpo.lora import add_lora, lora_parameters, save_lora
-from videogpa.dpo.loss import anchored_dpo_loss, diffusion_dpo_loss, sft_loss
+from videogpa.dpo.loss import (
+    anchored_dpo_loss,
+    diffusion_dpo_loss,
+    hinge_loss,
+    ipo_loss,
+    sft_loss,
+    smoothed_dpo_loss,
+)
 from videogpa.dpo.pairs import (
     Batch,
     Labels,
@@ -48,6 +55,7 @@ CHECKPOINT, LOG, SUMMARY, LORA = "checkpoint.safetensors", "log.csv", "training.
 class TrainConfig(BaseModel):
     """Everything that decides what the LoRA will be.
 
+    `anchor` is read by the anchored objective alone, `label_smoothing` by the smoothed one.
     `labels="shuffled"` exchanges chosen and rejected in a random half of the pairs, held-out ones included:
     the control that tells a gain of the preferences from a gain of mere training. `stop_at_chosen_rise` is
     the relative rise of the chosen's error against the base (held-out pairs, or a running mean where none are
@@ -58,10 +66,11 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     family: str = "wan"
-    objective: Literal["dpo", "anchored", "sft"] = "dpo"
+    objective: Literal["dpo", "anchored", "smoothed", "ipo", "hinge", "sft"] = "dpo"
     labels: Labels = "as_scored"
     beta: float = Field(2000.0, gt=0)
     anchor: float = Field(5.0, ge=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=0.5)
     rank: int = Field(16, gt=0)
     alpha: float = Field(16.0, gt=0)
     steps: int = Field(100, gt=0)
@@ -181,12 +190,20 @@ def train(
 
 def objective(cfg: TrainConfig, errors: PairErrors) -> PerSample:
     """The loss of each pair."""
-    if cfg.objective == "sft":
-        return sft_loss(errors.chosen)
     sides = (errors.chosen, errors.rejected, errors.chosen_reference, errors.rejected_reference)
-    if cfg.objective == "anchored":
-        return anchored_dpo_loss(*sides, cfg.beta, cfg.anchor)
-    return diffusion_dpo_loss(*sides, cfg.beta)
+    match cfg.objective:
+        case "dpo":
+            return diffusion_dpo_loss(*sides, cfg.beta)
+        case "anchored":
+            return anchored_dpo_loss(*sides, cfg.beta, cfg.anchor)
+        case "smoothed":
+            return smoothed_dpo_loss(*sides, cfg.beta, cfg.label_smoothing)
+        case "ipo":
+            return ipo_loss(*sides, cfg.beta)
+        case "hinge":
+            return hinge_loss(*sides, cfg.beta)
+        case "sft":
+            return sft_loss(errors.chosen)
 
 
 def _require_fit(family: VideoFamily, pair: TrainingPair, model: Path) -> None:
