@@ -1,6 +1,7 @@
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -80,6 +81,23 @@ def test_loading_gives_back_the_trained_model(stored, family):
     remove_lora(family)
     assert torch.equal(sample(family), base)
     remove_lora(family)
+
+
+def test_a_folder_that_peft_wrote_loads(ti2v_folder, family, tmp_path):
+    """As VideoGPA publishes its LoRAs; the plain pipeline refuses such a folder."""
+    original = Family(ti2v_folder)
+    config = LoraConfig(r=4, lora_alpha=12.0, target_modules=list(family.lora_targets))
+    wrapped = get_peft_model(original.transformer, config)
+    disturb(original)
+    wrapped.save_pretrained(tmp_path / "published")
+    original.transformer = wrapped.get_base_model()
+    load_lora(family, tmp_path / "published")
+    assert torch.equal(sample(family), sample(original))
+    load_lora(family, tmp_path / "published", strength=0.5)
+    assert family.transformer.blocks[0].attn1.to_q.scaling["default"] == pytest.approx(0.5 * 12 / 4)
+    (tmp_path / "published" / "adapter_model.safetensors").unlink()
+    with pytest.raises(InputError, match="other formats than safetensors"):
+        load_lora(family, tmp_path / "published")
 
 
 def test_strength_scales_the_change(stored, family):

@@ -8,6 +8,7 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_N
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from videogpa.errors import InputError
@@ -15,6 +16,12 @@ from videogpa.families.base import VideoFamily, save_tensors
 
 ADAPTER = "default"
 PREFIX = "transformer."
+PEFT_CONFIG, PEFT_WEIGHTS, PEFT_PREFIX = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "base_model.model.",
+)
+"""How peft itself writes an adapter, and VideoGPA publishes its LoRAs; diffusers does not read such folders."""
 
 
 def add_lora(family: VideoFamily, rank: int, alpha: float, seed: int) -> list[nn.Parameter]:
@@ -55,17 +62,21 @@ def save_lora(family: VideoFamily, folder: Path) -> Path:
 
 
 def load_lora(family: VideoFamily, source: Path, strength: float = 1.0) -> None:
-    """Put a stored LoRA on the transformer in place of any other, scaled by `strength`.
+    """Put a stored LoRA on the transformer in place of any other, scaled by `strength`: a file or folder of ours or of
+    diffusers, or a folder that peft wrote.
 
     Raises:
         InputError: missing, no LoRA in safetensors, or made for another model; never falls back to the base.
     """
     file = _find_weights(source)
     try:
-        weights, metadata = family.lora_loader.lora_state_dict(
-            file.parent, weight_name=file.name, use_safetensors=True, return_lora_metadata=True
-        )
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        if file.name == PEFT_WEIGHTS:
+            weights, metadata = _read_peft(file.parent)
+        else:
+            weights, metadata = family.lora_loader.lora_state_dict(
+                file.parent, weight_name=file.name, use_safetensors=True, return_lora_metadata=True
+            )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read the LoRA {file}: {error}") from error
     _require_fit(family.transformer, weights, file)
     remove_lora(family)
@@ -84,13 +95,26 @@ def remove_lora(family: VideoFamily) -> None:
         family.transformer.unload_lora()
 
 
+def _read_peft(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Weights and configuration of a folder that peft wrote, named as diffusers names them."""
+    config = LoraConfig.from_pretrained(folder)
+    if not isinstance(config, LoraConfig) or config.use_dora:
+        raise ValueError(f"{PEFT_CONFIG} describes another kind of adapter than LoRA")
+    weights = load_file(folder / PEFT_WEIGHTS)
+    named = {PREFIX + key.removeprefix(PEFT_PREFIX): tensor for key, tensor in weights.items()}
+    return named, {PREFIX + key: value for key, value in config.to_dict().items()}
+
+
 def _find_weights(source: Path) -> Path:
     if source.is_file() and source.suffix == ".safetensors":
         return source
     if not source.is_dir():
         raise InputError(f"no LoRA at {source}: give a folder with {LORA_WEIGHT_NAME_SAFE}")
-    if (source / LORA_WEIGHT_NAME_SAFE).is_file():
-        return source / LORA_WEIGHT_NAME_SAFE
+    for name in (LORA_WEIGHT_NAME_SAFE, PEFT_WEIGHTS):
+        if (source / name).is_file():
+            return source / name
+    if (source / PEFT_CONFIG).is_file():
+        raise InputError(f"{source} has no {PEFT_WEIGHTS}: other formats than safetensors are not loaded")
     files = sorted(source.glob("*.safetensors"))
     if len(files) != 1:
         raise InputError(f"{source} holds {len(files)} safetensors files and no {LORA_WEIGHT_NAME_SAFE}")
