@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -95,6 +97,12 @@ def test_a_folder_that_peft_wrote_loads(ti2v_folder, family, tmp_path):
     assert torch.equal(sample(family), sample(original))
     load_lora(family, tmp_path / "published", strength=0.5)
     assert family.transformer.blocks[0].attn1.to_q.scaling["default"] == pytest.approx(0.5 * 12 / 4)
+    config_file = tmp_path / "published" / "adapter_config.json"
+    plain = config_file.read_text()
+    config_file.write_text(json.dumps(json.loads(plain) | {"init_lora_weights": "pissa"}))
+    with pytest.raises(InputError, match="changes the base model"):
+        load_lora(family, tmp_path / "published")
+    config_file.write_text(plain)
     (tmp_path / "published" / "adapter_model.safetensors").unlink()
     with pytest.raises(InputError, match="other formats than safetensors"):
         load_lora(family, tmp_path / "published")

@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from tests.families import tiny_cogvideox
 from tests.families.test_wan import SETTINGS, TEXT, first_frame, transformer_calls
@@ -168,6 +169,7 @@ def test_encoding_gives_the_conditioning_and_the_scale_that_sampling_used(arm):
     padded = int(conditioning["padding"][0])
     raw = family.pipeline.vae.encode(2 * samples.videos.transpose(1, 2) - 1).latent_dist.mode()
     torch.testing.assert_close(latents[:, :, padded:], 0.7 * raw)
+    assert torch.equal(latents[:, :, :padded], latents[:, :, padded : 2 * padded])
 
 
 def test_a_lora_is_the_same_in_the_plain_pipeline(arm, tmp_path):
@@ -263,16 +265,29 @@ def test_training_parts_load_without_text_encoder_and_vae(folders, tmp_path):
     assert family.predict(x, torch.tensor([500.0]), prompt).shape == x.shape
 
 
+@pytest.mark.parametrize("frames", [1, 9, 17])
+@pytest.mark.parametrize("variant", ["2b", "5b", "1.5_t2v"])
+def test_as_many_frames_as_asked_for_are_drawn(folders, variant, frames):
+    settings = SamplerSettings(frames=frames, height=32, width=32, steps=1)
+    assert Family(folders[variant]).sample(TEXT, None, [0], settings).videos.shape[1] == frames
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("variant", "frames", "height", "width", "message"),
     [
-        (SamplerSettings(frames=8, height=32, width=32, steps=1), "8 frames do not fit"),
-        (SamplerSettings(frames=9, height=40, width=32, steps=1), "32x40 does not fit"),
+        ("5b", 8, 32, 32, r"8 frames do not fit .* choose k\*8\+1"),
+        ("5b", 13, 32, 32, "13 frames do not fit"),
+        ("5b", 9, 40, 32, "32x40 does not fit .* multiples of 16"),
+        ("5b_i2v", 9, 32, 48, "48x32 does not fit .* it draws 32x32 only"),
+        ("1.5_t2v", 9, 48, 32, "32x48 does not fit .* at most 32x32"),
     ],
 )
-def test_unfitting_sizes_are_refused(folders, settings, message):
+def test_unfitting_sizes_are_refused(folders, variant, frames, height, width, message):
+    image = torch.zeros(3, height, width) if variant.endswith("i2v") else None
     with pytest.raises(InputError, match=message):
-        Family(folders["5b"]).sample(TEXT, None, [0], settings)
+        Family(folders[variant]).sample(
+            TEXT, image, [0], SamplerSettings(frames=frames, height=height, width=width, steps=1)
+        )
 
 
 def test_a_missing_superfluous_or_unfitting_first_frame_is_refused(folders):
@@ -285,12 +300,32 @@ def test_a_missing_superfluous_or_unfitting_first_frame_is_refused(folders):
         Family(folders["5b_i2v"]).sample(TEXT, first_frame(), [0], wide)
 
 
+def test_a_part_with_missing_weights_is_refused(folders, tmp_path):
+    torn = shutil.copytree(folders["5b"], tmp_path / "torn")
+    weights = torn / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["encoder.conv_in.conv.weight"]
+    save_file(tensors, weights)
+    with pytest.raises(InputError, match="cannot load the model folder"):
+        Family(torn).sample(TEXT, None, [0], SETTINGS)
+
+
 def test_another_prediction_or_another_familys_folder_is_refused(folders, tmp_path):
     other = shutil.copytree(folders["5b"], tmp_path / "epsilon")
     path = other / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "epsilon"}))
     with pytest.raises(InputError, match="does not predict v"):
         Family(other)
+    path.write_text(path.read_text().replace("epsilon", "v_prediction"))
+    index = json.loads((other / "model_index.json").read_text())
+    for scheduler, message in (
+        ("NoSuchScheduler", "cannot load"),
+        ("FlowMatchEulerDiscreteScheduler", "predict v"),
+    ):
+        changed = index | {"scheduler": ["diffusers", scheduler]}
+        (other / "model_index.json").write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=message):
+            Family(other)
     path = other / "model_index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "WanPipeline"}))
     with pytest.raises(InputError, match="holds a WanPipeline"):

@@ -40,7 +40,7 @@ TRANSFORMERS: dict[Variant, dict[str, Any]] = {
 
 
 def build(folder: Path, variant: Variant = "5b") -> Path:
-    """Write the folder and return it. Frames 4k+1, sides multiples of 16; 5B I2V takes 9×32×32 only."""
+    """Write the folder and return it. Frames 8k+1, sides multiples of 16; 5B I2V takes 32×32 only, 1.5 at most."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline(variant).save_pretrained(folder)

@@ -1,6 +1,7 @@
 """LoRA adapters on a family's transformer, stored as the plain diffusers pipelines load them."""
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -84,7 +85,7 @@ def load_lora(family: VideoFamily, source: Path, strength: float = 1.0) -> None:
         family.lora_loader.load_lora_into_transformer(
             weights, family.transformer, adapter_name=ADAPTER, metadata=metadata, low_cpu_mem_usage=True
         )
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, re.error) as error:
         raise InputError(f"the LoRA {file} does not fit the model: {error}") from error
     family.transformer.set_adapters([ADAPTER], weights=[strength])
 
@@ -100,6 +101,10 @@ def _read_peft(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     config = LoraConfig.from_pretrained(folder)
     if not isinstance(config, LoraConfig) or config.use_dora:
         raise ValueError(f"{PEFT_CONFIG} describes another kind of adapter than LoRA")
+    if config.init_lora_weights not in (True, False, "gaussian"):
+        raise ValueError(
+            f"'{config.init_lora_weights}' changes the base model, too: convert it to a plain LoRA"
+        )
     weights = load_file(folder / PEFT_WEIGHTS)
     named = {PREFIX + key.removeprefix(PEFT_PREFIX): tensor for key, tensor in weights.items()}
     return named, {PREFIX + key: value for key, value in config.to_dict().items()}

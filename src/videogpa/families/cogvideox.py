@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-import diffusers
 import torch
 from diffusers import CogVideoXImageToVideoPipeline, CogVideoXPipeline, CogVideoXTransformer3DModel
 from diffusers.loaders import CogVideoXLoraLoaderMixin
@@ -17,9 +16,9 @@ from torch import Generator, Tensor
 from videogpa.errors import InputError
 from videogpa.families.base import Conditioning, SamplerSettings, Samples
 from videogpa.families.diffusers_folder import (
-    cannot_load,
     load_frozen,
     load_pipeline,
+    load_scheduler,
     read_index,
     repeat_batch,
 )
@@ -63,26 +62,22 @@ class Family:
         self.takes_image = self.pipeline_class is CogVideoXImageToVideoPipeline
         self.transformer: Any = load_frozen(CogVideoXTransformer3DModel, self.folder, "transformer", dtype)
         self.transformer.to(self.device)
-        try:
-            self.scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(
-                self.folder, subfolder="scheduler"
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise cannot_load(self.folder, error) from error
-        if self.scheduler.config.prediction_type != "v_prediction":
+        self.scheduler = load_scheduler(self.folder, index)
+        predicts_v = self.scheduler.config.get("prediction_type") == "v_prediction"
+        if not (predicts_v and hasattr(self.scheduler, "alphas_cumprod")):
             raise InputError(f"the scheduler of {self.folder} does not predict v, as CogVideoX does")
 
     @functools.cached_property
     def pipeline(self) -> Any:
         """The folder's own pipeline around this transformer."""
-        loaded = load_pipeline(
+        return load_pipeline(
             self.pipeline_class,
             self.folder,
             self.dtype,
+            self.device,
             transformer=self.transformer,
             scheduler=self.scheduler,
         )
-        return loaded.to(self.device)
 
     @torch.no_grad()
     def sample(
@@ -255,14 +250,24 @@ class Family:
                 f"the first frame is {image.shape[2]}x{image.shape[1]} but the video {width}x{height}: "
                 "resize or crop the image to the video's size"
             )
-        temporal = self.pipeline.vae_scale_factor_temporal
-        multiple = self.pipeline.vae_scale_factor_spatial * self.transformer.config.patch_size
-        if frames % temporal != 1:
-            # The pipelines would draw another number of frames without a word.
-            raise InputError(f"{frames} frames do not fit {self.folder}: choose k*{temporal}+1 frames")
+        temporal, spatial = self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
+        if frames % (2 * temporal) != 1:
+            # The VAE decodes an even number of latent frames to another number of frames, without a word.
+            raise InputError(f"{frames} frames do not fit {self.folder}: choose k*{2 * temporal}+1 frames")
+        config = self.transformer.config
+        multiple = spatial * config.patch_size
         if any(side < 1 or side % multiple for side in (height, width)):
             raise InputError(
                 f"{width}x{height} does not fit {self.folder}: width and height must be multiples of {multiple}"
+            )
+        own_height, own_width = config.sample_height * spatial, config.sample_width * spatial
+        if config.use_learned_positional_embeddings and (height, width) != (own_height, own_width):
+            raise InputError(
+                f"{width}x{height} does not fit {self.folder}: it draws {own_width}x{own_height} only"
+            )
+        if config.patch_size_t is not None and (height > own_height or width > own_width):
+            raise InputError(
+                f"{width}x{height} does not fit {self.folder}: it draws at most {own_width}x{own_height}"
             )
 
 

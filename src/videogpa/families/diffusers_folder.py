@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
@@ -57,7 +58,9 @@ def load_frozen(model: Any, folder: Path, subfolder: str, dtype: torch.dtype) ->
     return loaded.requires_grad_(False).eval()
 
 
-def load_pipeline(pipeline: Any, folder: Path, dtype: torch.dtype, **components: Any) -> DiffusionPipeline:
+def load_pipeline(
+    pipeline: Any, folder: Path, dtype: torch.dtype, device: torch.device, **components: Any
+) -> DiffusionPipeline:
     """The folder's pipeline around `components` that are loaded already; the VAE stays float32 as diffusers advises.
 
     Raises:
@@ -68,10 +71,24 @@ def load_pipeline(pipeline: Any, folder: Path, dtype: torch.dtype, **components:
         loaded = pipeline.from_pretrained(
             folder, **components, dtype={"vae": torch.float32, "default": dtype}
         )
+        # Weights that were missing show here.
+        loaded.to(device)
     except (OSError, ValueError, RuntimeError, ImportError, AttributeError) as error:
         raise cannot_load(folder, error) from error
     loaded.set_progress_bar_config(disable=True)
     return loaded
+
+
+def load_scheduler(folder: Path, index: dict[str, Any]) -> Any:
+    """The scheduler that the folder's index names.
+
+    Raises:
+        InputError: its class is unknown, or its configuration is missing or broken.
+    """
+    try:
+        return getattr(diffusers, index["scheduler"][1]).from_pretrained(folder, subfolder="scheduler")
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise cannot_load(folder, error) from error
 
 
 def cannot_load(folder: Path, error: Exception) -> InputError:

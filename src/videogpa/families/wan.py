@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import diffusers
 import torch
 from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
 from diffusers.loaders import WanLoraLoaderMixin
@@ -16,9 +15,9 @@ from torch import Generator, Tensor
 from videogpa.errors import InputError
 from videogpa.families.base import Conditioning, SamplerSettings, Samples
 from videogpa.families.diffusers_folder import (
-    cannot_load,
     load_frozen,
     load_pipeline,
+    load_scheduler,
     read_index,
     repeat_batch,
 )
@@ -61,26 +60,21 @@ class Family:
         self.expand_timesteps = bool(index.get("expand_timesteps", False))
         self.transformer: Any = load_frozen(WanTransformer3DModel, self.folder, "transformer", dtype)
         self.transformer.to(self.device)
-        try:
-            self.scheduler = getattr(diffusers, index["scheduler"][1]).from_pretrained(
-                self.folder, subfolder="scheduler"
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise cannot_load(self.folder, error) from error
+        self.scheduler = load_scheduler(self.folder, index)
         self.shift = _training_shift(self.folder, self.scheduler.config)
         self.num_train_timesteps = self.scheduler.config.num_train_timesteps
 
     @functools.cached_property
     def pipeline(self) -> DiffusionPipeline:
         """The folder's own pipeline around this transformer; the VAE stays float32 as diffusers advises."""
-        pipeline = load_pipeline(
+        return load_pipeline(
             PIPELINES[self.class_name],
             self.folder,
             self.dtype,
+            self.device,
             transformer=self.transformer,
             scheduler=self.scheduler,
         )
-        return pipeline.to(self.device)
 
     @property
     def max_sequence_length(self) -> int:

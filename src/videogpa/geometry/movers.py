@@ -267,8 +267,11 @@ def _followed(bodies: list[list[Region]], drifts: list[_Drift], images: Video, *
 def _way(
     region: Region, drift: _Drift, step: int, drifts: list[_Drift], images: Video
 ) -> Iterator[tuple[int, Int[Tensor, " n"], Int[Tensor, " n"]]]:
-    """Frame, rows and columns of a body, step by step, as long as it is in view and looks like itself."""
+    """Frame, rows and columns of a body, step by step, as long as it looks like itself and until most of it is out of
+    view: what is left then is soon no more than the background that its region took in.
+    """
     y, x = region.nonzero(as_tuple=True)
+    fewest = len(x) / 2
     colors, velocity = images[drift.time][:, region], drift.velocity[:, region] * (step / drift.step)
     here = drift.time
     while (there := here + step) in drifts[here].landing:
@@ -278,6 +281,8 @@ def _way(
         if not len(x) or alike.float().mean() <= 0.5:
             return
         yield there, y, x
+        if len(x) < fewest:
+            return
         here = there
 
 

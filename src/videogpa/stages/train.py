@@ -212,7 +212,7 @@ def _require_fit(family: VideoFamily, pair: TrainingPair, model: Path) -> None:
     try:
         with torch.no_grad():
             side_errors(family, *batch)
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, ValueError) as error:
         shape = tuple(batch.chosen.shape[1:])
         raise InputError(f"{pair.chosen} with latents {shape} was not sampled by {model}: {error}") from error
 
