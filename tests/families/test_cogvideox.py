@@ -7,7 +7,15 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from tests.families import tiny_cogvideox
-from tests.families.test_wan import SETTINGS, TEXT, first_frame, transformer_calls
+from tests.families.contract import (  # noqa: F401
+    GUIDED,
+    SETTINGS,
+    TEXT,
+    first_frame,
+    test_a_seed_gives_the_same_latents_in_any_batch_of_its_size,
+    test_sampling_leaves_the_global_generator_alone,
+    transformer_calls,
+)
 from videogpa.artifact import open_artifact
 from videogpa.dpo.diffusion import pair_errors
 from videogpa.dpo.lora import add_lora, load_lora, lora_parameters, save_lora
@@ -22,7 +30,6 @@ from videogpa.stages.train import TrainConfig
 from videogpa.types import PreferencePair, Prompt
 from videogpa.video_io import write_image
 
-GUIDED = SamplerSettings(frames=9, height=32, width=32, steps=2, guidance_scale=4.0)
 VARIANTS = list(tiny_cogvideox.TRANSFORMERS)
 
 
@@ -101,22 +108,6 @@ def test_samples_equal_a_plain_pipeline_call(arm):
         assert samples.videos.shape == (2, 9, 3, 32, 32)
         padded = 4 if family.transformer.config.patch_size_t else 3
         assert samples.latents.shape == (2, 4, padded, 4, 4)
-
-
-def test_a_seed_gives_the_same_latents_in_any_batch_of_its_size(arm):
-    family, image = arm
-    first = family.sample(TEXT, image, [3, 4], SETTINGS).latents
-    second = family.sample(TEXT, image, [9, 3], SETTINGS).latents
-    torch.testing.assert_close(first[0], second[1], atol=1e-6, rtol=1e-6)
-    assert not torch.equal(first[0], second[0])
-
-
-def test_sampling_leaves_the_global_generator_alone(arm):
-    family, image = arm
-    family.sample(TEXT, image, [3], SETTINGS)
-    before = torch.get_rng_state()
-    family.sample(TEXT, image, [3], SETTINGS)
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_x0_is_recovered_from_x_t_and_target(arm):

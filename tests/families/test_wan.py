@@ -5,28 +5,20 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline
 
+from tests.families.contract import (  # noqa: F401
+    GUIDED,
+    SETTINGS,
+    TEXT,
+    first_frame,
+    test_a_seed_gives_the_same_latents_in_any_batch_of_its_size,
+    test_sampling_leaves_the_global_generator_alone,
+    transformer_calls,
+)
 from videogpa.errors import InputError
 from videogpa.families.base import SamplerSettings
 from videogpa.families.wan import Family
 
-SETTINGS = SamplerSettings(frames=9, height=32, width=32, steps=2)
-GUIDED = SamplerSettings(frames=9, height=32, width=32, steps=2, guidance_scale=4.0)
-TEXT = "a red box camera orbits left"
 ARMS = [("ti2v", True), ("ti2v", False), ("t2v", False), ("i2v", True), ("i2v_clip", True)]
-
-
-def first_frame():
-    pixels = torch.randint(0, 256, (3, 32, 32), generator=torch.Generator().manual_seed(5))
-    return pixels.float() / 255
-
-
-def transformer_calls(family):
-    """Records (kwargs, output) of every transformer call."""
-    calls = []
-    handle = family.transformer.register_forward_hook(
-        lambda module, args, kwargs, output: calls.append((kwargs, output[0])), with_kwargs=True
-    )
-    return calls, handle
 
 
 @pytest.fixture(scope="module", params=ARMS, ids=lambda arm: f"{arm[0]}-{'image' if arm[1] else 'text'}")
@@ -97,22 +89,6 @@ def test_samples_equal_a_plain_pipeline_call(arm):
         assert samples.latents.shape == (2, 4, 3, 4, 4)
         assert samples.videos.min() >= 0
         assert samples.videos.max() <= 1
-
-
-def test_a_seed_gives_the_same_latents_in_any_batch_of_its_size(arm):
-    family, image = arm
-    first = family.sample(TEXT, image, [3, 4], SETTINGS).latents
-    second = family.sample(TEXT, image, [9, 3], SETTINGS).latents
-    torch.testing.assert_close(first[0], second[1], atol=1e-6, rtol=1e-6)
-    assert not torch.equal(first[0], second[0])
-
-
-def test_sampling_leaves_the_global_generator_alone(arm):
-    family, image = arm
-    family.sample(TEXT, image, [3], SETTINGS)
-    before = torch.get_rng_state()
-    family.sample(TEXT, image, [3], SETTINGS)
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_x0_is_recovered_from_x_t_and_target(arm):

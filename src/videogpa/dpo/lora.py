@@ -17,11 +17,8 @@ from videogpa.families.base import VideoFamily, save_tensors
 
 ADAPTER = "default"
 PREFIX = "transformer."
-PEFT_CONFIG, PEFT_WEIGHTS, PEFT_PREFIX = (
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "base_model.model.",
-)
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PEFT_PREFIX = "base_model.model."
 """How peft itself writes an adapter, and VideoGPA publishes its LoRAs; diffusers does not read such folders."""
 
 

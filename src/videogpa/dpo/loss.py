@@ -104,8 +104,7 @@ def hinge_loss(
 ) -> PerSample:
     """relu(1 - z), z the preference logits: a pair that is won by 1 pulls no more.
 
-    SLiC-HF, Zhao et al. 2023 (arXiv 2305.10425), eq. 1, against the reference as in RSO, Liu et al. 2023
-    (arXiv 2309.06657), eq. 9.
+    SLiC-HF, Zhao et al. 2023 (arXiv 2305.10425), against the reference as in RSO, Liu et al. 2023 (arXiv 2309.06657).
     """
     logits = preference_logits(
         chosen_error, rejected_error, chosen_reference_error, rejected_reference_error, beta

@@ -133,7 +133,9 @@ class Family:
         count, frames, _, height, width = videos.shape
         self._check(image, frames, height, width)
         conditioning = self._conditioning(text, image, frames)
-        latents = self._encode_pixels(videos) * self.pipeline.vae_scaling_factor_image
+        vae = self.pipeline.vae
+        pixels = (2 * videos - 1).transpose(1, 2).to(self.device, vae.dtype)
+        latents = vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor
         padded = torch.cat([latents[:, :, : int(conditioning["padding"][0])], latents], dim=2)
         return padded, repeat_batch(conditioning, count)
 
@@ -234,11 +236,6 @@ class Family:
 
     def _padding(self, latent_frames: int) -> int:
         return -latent_frames % (self.transformer.config.patch_size_t or 1)
-
-    def _encode_pixels(self, videos: Float[Tensor, "b t 3 height width"]) -> Latents:
-        vae = self.pipeline.vae
-        pixels = (2 * videos - 1).transpose(1, 2).to(self.device, vae.dtype)
-        return vae.encode(pixels).latent_dist.mode().float()
 
     def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
         if image is None and self.takes_image:

@@ -93,7 +93,8 @@ def load_scheduler(folder: Path, index: dict[str, Any]) -> Any:
 
 def cannot_load(folder: Path, error: Exception) -> InputError:
     """The error in one line."""
-    return InputError(f"cannot load the model folder {folder}: {str(error).strip().split(chr(10))[0]}")
+    reason = str(error).strip().split("\n")[0]
+    return InputError(f"cannot load the model folder {folder}: {reason}")
 
 
 def repeat_batch(conditioning: Conditioning, count: int) -> dict[str, Tensor]:
