@@ -13,11 +13,11 @@ from videogpa.errors import InputError
 
 Kind = Literal["families", "geometry", "metrics", "recipes", "export"]
 SHARED_MODULES = {
-    "families": {"base", "diffusers_folder"},
+    "families": {"base", "diffusers_folder", "schedule", "variants"},
     "geometry": {
         *("base", "blur", "cameras", "cloud", "splat", "alignment", "embedded_network", "movers", "flow"),
         *("matching", "bundle", "bootstrap", "triangulation"),
-        *("licenses", "options", "multi_view", "poses", "one_scale", "normals"),
+        *("options", "multi_view", "poses", "one_scale", "normals"),
         *("depth_network", "network_folder", "marigold_pipeline", "enlargement"),
     },
     "metrics": {"base", "warping", "perceptual", "reprojection", "exposure", "fusion", "full_size"},
@@ -71,5 +71,11 @@ def load(kind: Kind, name: str) -> ModuleType:
 
 
 def _source(kind: Kind, name: str) -> ast.Module:
-    package = importlib.import_module(f"videogpa.{kind}")
-    return ast.parse((Path(package.__path__[0]) / f"{name}.py").read_text())
+    path = name if "." in name else f"videogpa.{kind}.{name}"
+    try:
+        spec = importlib.util.find_spec(path)
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise InputError(f"no {kind} plug-in named '{name}'; choose from: {', '.join(available(kind))}")
+    return ast.parse(Path(spec.origin).read_text())

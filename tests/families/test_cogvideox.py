@@ -12,23 +12,17 @@ from tests.families.contract import (  # noqa: F401
     SETTINGS,
     TEXT,
     first_frame,
+    test_a_fresh_lora_has_no_preference,
     test_a_seed_gives_the_same_latents_in_any_batch_of_its_size,
+    test_every_lora_target_matches_modules,
+    test_samples_become_a_lora,
     test_sampling_leaves_the_global_generator_alone,
     transformer_calls,
 )
-from videogpa.artifact import open_artifact
-from videogpa.dpo.diffusion import pair_errors
 from videogpa.dpo.lora import add_lora, load_lora, lora_parameters, save_lora
-from videogpa.dpo.loss import preference_logits
 from videogpa.errors import InputError
 from videogpa.families.base import SamplerSettings
 from videogpa.families.cogvideox import Family, _encoding_by_mode
-from videogpa.stages import sample, train
-from videogpa.stages.prompts import FilePrompts
-from videogpa.stages.sample import SampleConfig
-from videogpa.stages.train import TrainConfig
-from videogpa.types import PreferencePair, Prompt
-from videogpa.video_io import write_image
 
 VARIANTS = list(tiny_cogvideox.TRANSFORMERS)
 
@@ -114,7 +108,7 @@ def test_x0_is_recovered_from_x_t_and_target(arm):
     family, _ = arm
     generator = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(2, 4, 4, 4, 4, 4, generator=generator)
-    t = family.sample_timesteps(generator, 4)
+    t = family.sample_timesteps(generator, 4, (4, 4, 4))
     signal, rest = family._shares(t, x0)
     torch.testing.assert_close(
         signal * family.noise(x0, eps, t) - rest * family.target(x0, eps, t), x0, atol=1e-5, rtol=1e-4
@@ -134,7 +128,7 @@ def test_noise_and_target_agree_with_the_schedulers_own(arm):
 
 def test_timesteps_cover_the_schedule_evenly(arm):
     family, _ = arm
-    t = family.sample_timesteps(torch.Generator().manual_seed(1), 1000)
+    t = family.sample_timesteps(torch.Generator().manual_seed(1), 1000, (4, 4, 4))
     assert torch.equal(t.sort().values, torch.arange(1000.0))
     assert not torch.equal(t, t.sort().values)
 
@@ -192,60 +186,6 @@ def test_a_lora_is_the_same_in_the_plain_pipeline(arm, tmp_path):
             output_type="pt",
         ).frames
     assert torch.equal(videos, trained)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_fresh_lora_has_no_preference(arm, dtype):
-    family, image = Family(arm[0].folder, dtype=dtype), arm[1]
-    samples = family.sample(TEXT, image, [3, 4], SETTINGS)
-    add_lora(family, 4, 8.0, seed=0)
-    generator = torch.Generator().manual_seed(2)
-    t = family.sample_timesteps(generator, 2)
-    eps = torch.randn(samples.latents.shape, generator=generator)
-    chosen, rejected = samples.latents.float(), samples.latents.float().flip(0)
-    errors = pair_errors(family, chosen, rejected, eps, t, samples.conditioning)
-    sides = (errors.chosen, errors.rejected, errors.chosen_reference, errors.rejected_reference)
-    assert all(side.dtype == torch.float32 and side.isfinite().all() for side in sides)
-    assert preference_logits(*sides, 5000.0).abs().max() < 1e-3
-
-
-def test_samples_become_a_lora(arm, tmp_path):
-    """The stages themselves, from prompts to a LoRA that changes the video."""
-    family, image = arm
-    with open_artifact(
-        tmp_path / "prompts", stage="prompts", config=FilePrompts(), inputs={}, row_type=Prompt
-    ) as prompts:
-        for name in ("a", "b"):
-            if image is not None:
-                write_image(tmp_path / "prompts" / f"{name}.png", image)
-            prompts.append(Prompt(id=name, text=TEXT, image=None if image is None else f"{name}.png"))
-        prompts.finish(["a", "b"])
-    drawn = SampleConfig(
-        family="cogvideox", model=str(family.folder), candidates=2, height=32, width=32, steps=2
-    )
-    candidates = sample.run(drawn, tmp_path / "prompts", tmp_path / "candidates")
-    with open_artifact(
-        tmp_path / "pairs", stage="pair", config=FilePrompts(), inputs={}, row_type=PreferencePair
-    ) as pairs:
-        (tmp_path / "pairs" / "licenses.json").write_text("{}")
-        for name in ("a", "b"):
-            sides = {
-                "chosen": f"{name}-0",
-                "rejected": f"{name}-1",
-                "chosen_value": 1.0,
-                "rejected_value": 0.0,
-            }
-            pairs.append(PreferencePair(id=name, prompt_id=name, margin=1.0, **sides))
-        pairs.finish(["a", "b"])
-    cfg = TrainConfig(
-        family="cogvideox", rank=2, steps=3, batch_pairs=2, held_out_fraction=0, learning_rate=1e-2,
-        stop_at_chosen_rise=None,
-    )  # fmt: skip
-    trained = train.run(cfg, tmp_path / "pairs", candidates, family.folder, tmp_path / "lora")
-    again = Family(family.folder)
-    load_lora(again, trained / "lora")
-    before, after = (f.sample(TEXT, image, [3], SETTINGS).videos for f in (family, again))
-    assert not torch.equal(before, after)
 
 
 def test_training_parts_load_without_text_encoder_and_vae(folders, tmp_path):

@@ -10,7 +10,10 @@ from tests.families.contract import (  # noqa: F401
     SETTINGS,
     TEXT,
     first_frame,
+    test_a_fresh_lora_has_no_preference,
     test_a_seed_gives_the_same_latents_in_any_batch_of_its_size,
+    test_every_lora_target_matches_modules,
+    test_samples_become_a_lora,
     test_sampling_leaves_the_global_generator_alone,
     transformer_calls,
 )
@@ -95,7 +98,7 @@ def test_x0_is_recovered_from_x_t_and_target(arm):
     family, _ = arm
     generator = torch.Generator().manual_seed(0)
     x0, eps = torch.randn(2, 4, 4, 3, 4, 4, generator=generator)
-    t = family.sample_timesteps(generator, 4)
+    t = family.sample_timesteps(generator, 4, (3, 4, 4))
     sigma = (t / 1000).view(-1, 1, 1, 1, 1)
     recovered = family.noise(x0, eps, t) - sigma * family.target(x0, eps, t)
     torch.testing.assert_close(recovered, x0)
@@ -114,7 +117,7 @@ def test_noise_agrees_with_the_schedulers_own(wan_folder):
 def test_timesteps_follow_the_shifted_training_schedule(wan_folder, variant, shift):
     family = Family(wan_folder(variant))
     n = 1000
-    t = family.sample_timesteps(torch.Generator().manual_seed(1), n)
+    t = family.sample_timesteps(torch.Generator().manual_seed(1), n, (3, 4, 4))
     sigma = (t.double() / 1000).sort().values
     u = sigma / (shift - (shift - 1) * sigma)
     edges = torch.arange(n + 1).double() / n
@@ -149,13 +152,6 @@ def test_encoding_gives_the_conditioning_that_sampling_used(arm):
     redrawn = vae.encode(2 * samples.videos.transpose(1, 2) - 1).latent_dist.mode()
     skip = 1 if image is not None and family.expand_timesteps else 0
     torch.testing.assert_close(raw[:, :, skip:], redrawn[:, :, skip:], atol=1e-5, rtol=1e-5)
-
-
-def test_every_lora_target_matches_modules(arm):
-    family, _ = arm
-    names = [name for name, _ in family.transformer.named_modules()]
-    for target in family.lora_targets:
-        assert any(name.endswith(f".{target}") for name in names)
 
 
 def test_training_parts_load_without_text_encoder_and_vae(wan_folder, tmp_path):

@@ -14,6 +14,8 @@ from videogpa.artifact import atomic_path
 from videogpa.errors import InputError
 from videogpa.tensors import Latents, PerSample
 
+LatentSize = tuple[int, int, int]
+"""Frames, height and width of latents."""
 Conditioning = Mapping[str, Tensor]
 """Everything `predict` needs beside x_t and t, batch first: prompt embeddings, first-frame latents, ..."""
 
@@ -51,7 +53,6 @@ class VideoFamily(Protocol):
     prediction_type: Literal["epsilon", "v_prediction", "flow"]
     lora_targets: tuple[str, ...]
     lora_loader: Any
-    license: str
     transformer: Any
     """A diffusers model: a torch module that also takes peft adapters."""
 
@@ -76,9 +77,10 @@ class VideoFamily(Protocol):
         """Latents and conditioning of given videos, scaled exactly as `sample` returns them."""
         ...
 
-    def sample_timesteps(self, generator: Generator, n: int) -> PerSample:
-        """Timesteps of the training schedule, on the scheduler's scale, shift included; the n of one call are
-        stratified: one from each n-th of the schedule, in random order.
+    def sample_timesteps(self, generator: Generator, n: int, latent_size: LatentSize) -> PerSample:
+        """Timesteps of the training schedule, on the scheduler's scale, shift included (some models shift by
+        the size of what they draw); the n of one call are stratified: one from each n-th of the schedule, in
+        random order.
         """
         ...
 

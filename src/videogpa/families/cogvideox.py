@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from videogpa.errors import InputError
-from videogpa.families.base import Conditioning, SamplerSettings, Samples
+from videogpa.families.base import Conditioning, LatentSize, SamplerSettings, Samples
 from videogpa.families.diffusers_folder import (
     load_frozen,
     load_pipeline,
@@ -22,8 +22,84 @@ from videogpa.families.diffusers_folder import (
     read_index,
     repeat_batch,
 )
+from videogpa.families.schedule import stratified
 from videogpa.tensors import Latents, PerSample
 
+VARIANTS = {
+    "2B": {
+        "repository": "THUDM/CogVideoX-2b",
+        "pipelines": ["CogVideoXPipeline"],
+        "told_by": ["use_rotary_positional_embeddings"],
+        "architecture": {"use_rotary_positional_embeddings": False},
+        "parameters": 1.69,
+        "license": "apache-2.0",
+    },
+    "5B": {
+        "repository": "THUDM/CogVideoX-5b",
+        "pipelines": ["CogVideoXPipeline"],
+        "told_by": ["use_rotary_positional_embeddings", "patch_size_t"],
+        "architecture": {
+            "num_attention_heads": 48,
+            "num_layers": 42,
+            "use_rotary_positional_embeddings": True,
+            "patch_size_t": None,
+        },
+        "parameters": 5.57,
+        "license": "cogvideox",
+    },
+    "5B I2V": {
+        "repository": "THUDM/CogVideoX-5b-I2V",
+        "pipelines": ["CogVideoXImageToVideoPipeline"],
+        "told_by": ["patch_size_t"],
+        "architecture": {
+            "in_channels": 32,
+            "num_attention_heads": 48,
+            "num_layers": 42,
+            "use_rotary_positional_embeddings": True,
+            "use_learned_positional_embeddings": True,
+            "patch_size_t": None,
+        },
+        "parameters": 5.57,
+        "license": "cogvideox",
+    },
+    "1.5 5B": {
+        "repository": "THUDM/CogVideoX1.5-5B",
+        "pipelines": ["CogVideoXPipeline"],
+        "told_by": ["patch_size_t"],
+        "architecture": {
+            "num_attention_heads": 48,
+            "num_layers": 42,
+            "use_rotary_positional_embeddings": True,
+            "patch_size_t": 2,
+            "patch_bias": False,
+            "sample_height": 300,
+            "sample_width": 300,
+            "sample_frames": 81,
+        },
+        "parameters": 5.57,
+        "license": "cogvideox",
+    },
+    "1.5 5B I2V": {
+        "repository": "THUDM/CogVideoX1.5-5B-I2V",
+        "pipelines": ["CogVideoXImageToVideoPipeline"],
+        "told_by": ["patch_size_t"],
+        "architecture": {
+            "in_channels": 32,
+            "num_attention_heads": 48,
+            "num_layers": 42,
+            "use_rotary_positional_embeddings": True,
+            "patch_size_t": 2,
+            "patch_bias": False,
+            "ofs_embed_dim": 512,
+            "sample_height": 300,
+            "sample_width": 300,
+            "sample_frames": 81,
+        },
+        "parameters": 5.57,
+        "license": "cogvideox",
+    },
+}
+TRANSFORMER = CogVideoXTransformer3DModel
 PIPELINES: dict[str, Any] = {
     "CogVideoXPipeline": CogVideoXPipeline,
     "CogVideoXImageToVideoPipeline": CogVideoXImageToVideoPipeline,
@@ -49,7 +125,6 @@ class Family:
     prediction_type: Literal["v_prediction"] = "v_prediction"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     lora_loader = CogVideoXLoraLoaderMixin
-    license = "CogVideoX LICENSE (2B: Apache-2.0)"
 
     def __init__(
         self, folder: Path | str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -60,7 +135,7 @@ class Family:
         index = read_index(self.folder, "cogvideox", PIPELINES)
         self.pipeline_class = PIPELINES[index["_class_name"]]
         self.takes_image = self.pipeline_class is CogVideoXImageToVideoPipeline
-        self.transformer: Any = load_frozen(CogVideoXTransformer3DModel, self.folder, "transformer", dtype)
+        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype)
         self.transformer.to(self.device)
         self.scheduler = load_scheduler(self.folder, index)
         predicts_v = self.scheduler.config.get("prediction_type") == "v_prediction"
@@ -146,11 +221,10 @@ class Family:
         pixels = self.pipeline.decode_latents(latents.transpose(1, 2).to(self.device, vae.dtype))
         return self.pipeline.video_processor.postprocess_video(pixels, output_type="pt")
 
-    def sample_timesteps(self, generator: Generator, n: int) -> PerSample:
-        """Whole timesteps 0 to T - 1 of the training schedule, uniform, stratified over the n."""
-        u = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
-        last = self.scheduler.config.num_train_timesteps - 1
-        return (u * (last + 1)).floor().clamp(max=last).to(self.device)
+    def sample_timesteps(self, generator: Generator, n: int, latent_size: LatentSize) -> PerSample:
+        """Whole timesteps 0 to T - 1 of the training schedule, uniform, whatever the size."""
+        count = self.scheduler.config.num_train_timesteps
+        return (stratified(generator, n) * count).floor().float().to(self.device)
 
     def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
         """x_t = √a x0 + √(1 - a) eps, with the scheduler's a (its shift and zero terminal SNR included)."""

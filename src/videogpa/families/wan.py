@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Generator, Tensor
 
 from videogpa.errors import InputError
-from videogpa.families.base import Conditioning, SamplerSettings, Samples
+from videogpa.families.base import Conditioning, LatentSize, SamplerSettings, Samples
 from videogpa.families.diffusers_folder import (
     load_frozen,
     load_pipeline,
@@ -21,8 +21,60 @@ from videogpa.families.diffusers_folder import (
     read_index,
     repeat_batch,
 )
+from videogpa.families.schedule import shifted, stratified
 from videogpa.tensors import Latents, PerSample
 
+VARIANTS = {
+    "2.1 T2V 1.3B": {
+        "repository": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        "pipelines": ["WanPipeline"],
+        "architecture": {"num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960},
+        "parameters": 1.42,
+        "license": "apache-2.0",
+    },
+    "2.1 T2V 14B": {
+        "repository": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        "pipelines": ["WanPipeline"],
+        "architecture": {},
+        "parameters": 14.29,
+        "license": "apache-2.0",
+    },
+    "2.1 I2V 14B": {
+        "repository": "Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+        "pipelines": ["WanImageToVideoPipeline"],
+        "architecture": {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120},
+        "parameters": 16.4,
+        "license": "apache-2.0",
+    },
+    "2.2 T2V A14B": {
+        "repository": "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        "pipelines": ["WanPipeline"],
+        "architecture": {},
+        "parameters": 14.29,
+        "license": "apache-2.0",
+    },
+    "2.2 I2V A14B": {
+        "repository": "Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+        "pipelines": ["WanImageToVideoPipeline"],
+        "architecture": {"in_channels": 36},
+        "parameters": 14.29,
+        "license": "apache-2.0",
+    },
+    "2.2 TI2V 5B": {
+        "repository": "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        "pipelines": ["WanPipeline"],
+        "architecture": {
+            "num_attention_heads": 24,
+            "num_layers": 30,
+            "ffn_dim": 14336,
+            "in_channels": 48,
+            "out_channels": 48,
+        },
+        "parameters": 5.0,
+        "license": "apache-2.0",
+    },
+}
+TRANSFORMER = WanTransformer3DModel
 PIPELINES = {"WanPipeline": WanPipeline, "WanImageToVideoPipeline": WanImageToVideoPipeline}
 LONGEST_PROMPT = 512
 
@@ -43,7 +95,6 @@ class Family:
     prediction_type: Literal["flow"] = "flow"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     lora_loader = WanLoraLoaderMixin
-    license = "Apache-2.0"
 
     def __init__(
         self, folder: Path | str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
@@ -58,7 +109,7 @@ class Family:
             )
         self.class_name = index["_class_name"]
         self.expand_timesteps = bool(index.get("expand_timesteps", False))
-        self.transformer: Any = load_frozen(WanTransformer3DModel, self.folder, "transformer", dtype)
+        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype)
         self.transformer.to(self.device)
         self.scheduler = load_scheduler(self.folder, index)
         self.shift = _training_shift(self.folder, self.scheduler.config)
@@ -146,13 +197,9 @@ class Family:
         pixels = vae.decode(latents.to(self.device, vae.dtype) / inverse_std + mean, return_dict=False)[0]
         return self.pipeline.video_processor.postprocess_video(pixels, output_type="pt")
 
-    def sample_timesteps(self, generator: Generator, n: int) -> PerSample:
-        """t = 1000 sigma with sigma = s u / (1 + (s - 1) u), s the flow shift of the scheduler configuration
-        (Esser et al. 2024, arXiv 2403.03206, eq. 23) and u uniform in (0, 1), stratified over the n.
-        """
-        within = torch.rand(n, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
-        u = (torch.randperm(n, generator=generator) + within) / n
-        sigma = self.shift * u / (1 + (self.shift - 1) * u)
+    def sample_timesteps(self, generator: Generator, n: int, latent_size: LatentSize) -> PerSample:
+        """t = 1000 sigma, sigma shifted by the flow shift of the scheduler configuration, whatever the size."""
+        sigma = shifted(stratified(generator, n), self.shift)
         return (sigma * self.num_train_timesteps).float().to(self.device)
 
     def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:

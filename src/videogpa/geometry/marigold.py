@@ -7,10 +7,10 @@ from diffusers import MarigoldIntrinsicsPipeline
 
 from videogpa.errors import InputError
 from videogpa.geometry.base import GeometryPrediction
-from videogpa.geometry.licenses import folder_license
 from videogpa.geometry.marigold_pipeline import load_pipeline, predict_frames
 from videogpa.geometry.options import build
 from videogpa.geometry.options import licenses as licenses_of
+from videogpa.licenses import folder_license
 from videogpa.tensors import Video
 
 LICENSE = "that of the folder's model card"

@@ -13,10 +13,10 @@ from videogpa.errors import CannotJudge
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.depth_network import DepthNetwork, Kind, MonocularDepth, focal_over_side, metric_depth
 from videogpa.geometry.embedded import to_one_scale
-from videogpa.geometry.licenses import folder_license
 from videogpa.geometry.normals import Axes, load_normals, normals_from_depth
 from videogpa.geometry.one_scale import brought_to_first, first_inverse_depth
 from videogpa.geometry.poses import aligned_poses, require_video
+from videogpa.licenses import folder_license
 from videogpa.tensors import Depth, Extrinsics, Intrinsics, Video
 
 LICENSE = "that of the folder's model card"

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from videogpa.errors import InputError
 from videogpa.geometry.base import GeometryPrediction
-from videogpa.geometry.licenses import UNKNOWN, folder_license
 from videogpa.geometry.multi_view import MultiViewOutput, Poses, fitted, to_prediction
 from videogpa.geometry.poses import require_video
+from videogpa.licenses import UNKNOWN, folder_license
 from videogpa.tensors import Extrinsics, Intrinsics, Video
 
 LICENSE = "CC-BY-NC-4.0 unless its card differs"

@@ -77,8 +77,8 @@ def check(cfg: ScoreConfig) -> dict[str, str]:
         InputError: an unknown metric or geometry model, an option that it does not take, weights that are
             missing, a licence that nobody accepted, or settings that do not go together.
     """
-    from videogpa.geometry.licenses import require_accepted
     from videogpa.geometry.options import licenses
+    from videogpa.licenses import require_accepted
 
     if CONSISTENCY not in metric_names(cfg) and cfg.full_size:
         raise InputError(f"full size is for {CONSISTENCY}, which is not among the metrics asked for")

@@ -1,7 +1,7 @@
 import pytest
 
 from videogpa.errors import InputError
-from videogpa.geometry.licenses import folder_license, require_accepted
+from videogpa.licenses import folder_license, require_accepted
 
 
 @pytest.mark.parametrize(
