@@ -108,7 +108,8 @@ def read_batch(family: VideoFamily, pairs: list[TrainingPair], rng: Generator) -
     if any(row.keys() != rows[0].keys() for row in rows):
         raise InputError("some prompts have a first frame and some have none: train on one kind at a time")
     conditioning = {name: _stack([row[name] for row in rows], pairs).to(device) for name in rows[0]}
-    t = family.sample_timesteps(rng, len(pairs), tuple(chosen.shape[2:]))
+    frames, height, width = chosen.shape[2:]
+    t = family.sample_timesteps(rng, len(pairs), (frames, height, width))
     eps = torch.randn(chosen.shape, generator=rng).to(device)
     return Batch(chosen, rejected, eps, t, conditioning)
 
