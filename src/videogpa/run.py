@@ -6,15 +6,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows, preload
 from videogpa.errors import RowFailed
-from videogpa.stages import evaluate, pair, prompts, report, sample, score, train
+from videogpa.stages import error_maps, evaluate, pair, prompts, report, sample, score, train
 from videogpa.stages.evaluate import EvaluateConfig
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import FilePrompts, WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
-from videogpa.stages.train import TrainConfig
 from videogpa.weights import model_folder
 
 PromptSource = WorldPrompts | tuple[FilePrompts, Path]
@@ -75,7 +75,10 @@ def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> 
     scores = score.run(cfg.score, candidates, out / "scores", workers=workers, overwrite=overwrite)
     pairs = pair.run(cfg.pair, scores, out / "pairs", overwrite=overwrite)
     say("training " + ", ".join(cfg.trainings))
-    loras = train_all(cfg, pairs, candidates, out / "lora", workers=workers, overwrite=overwrite)
+    maps = None
+    if any(training.dense != "off" for training in cfg.trainings.values()):
+        maps = error_maps.run(scores, out / "error_maps", workers=workers, overwrite=overwrite)
+    loras = train_all(cfg, pairs, candidates, out / "lora", maps=maps, workers=workers, overwrite=overwrite)
     say("evaluation")
     evaluation = evaluate.run(
         cfg.evaluate, held_out, loras, out / "evaluation", workers=workers, overwrite=overwrite
@@ -85,14 +88,21 @@ def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> 
 
 
 def train_all(
-    cfg: RunConfig, pairs: Path, candidates: Path, out: Path, *, workers: int, overwrite: bool
+    cfg: RunConfig,
+    pairs: Path,
+    candidates: Path,
+    out: Path,
+    *,
+    maps: Path | None = None,
+    workers: int,
+    overwrite: bool,
 ) -> dict[str, Path]:
     """Train every arm, side by side where there are workers for it; returns the folders that diffusers loads.
 
     Raises:
         RowFailed: a training failed.
     """
-    make_worker = partial(_make_trainer, cfg, pairs, candidates, out, overwrite)
+    make_worker = partial(_make_trainer, cfg, pairs, candidates, maps, out, overwrite)
     loras = {}
     for arm, result in map_rows(make_worker, list(cfg.trainings), workers=workers, description="training"):
         if isinstance(result, RowFailed):
@@ -102,10 +112,16 @@ def train_all(
 
 
 def _make_trainer(
-    cfg: RunConfig, pairs: Path, candidates: Path, out: Path, overwrite: bool
+    cfg: RunConfig, pairs: Path, candidates: Path, maps: Path | None, out: Path, overwrite: bool
 ) -> Callable[[str], Path]:
     model = model_folder(cfg.sample.model)
-    return lambda arm: train.run(cfg.trainings[arm], pairs, candidates, model, out / arm, overwrite=overwrite)
+
+    def fit(arm: str) -> Path:
+        training = cfg.trainings[arm]
+        needed = maps if training.dense != "off" else None
+        return train.run(training, pairs, candidates, model, out / arm, maps=needed, overwrite=overwrite)
+
+    return fit
 
 
 def _prompts(source: PromptSource, out: Path, overwrite: bool) -> Path:

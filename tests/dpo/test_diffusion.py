@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from videogpa.dpo.diffusion import adapters_off, pair_errors, prediction_errors
+from videogpa.dpo.diffusion import Batch, adapters_off, pair_errors, safe_scale, side_errors
 from videogpa.dpo.lora import add_lora, lora_parameters
 from videogpa.dpo.loss import preference_logits
 from videogpa.families.wan import Family
@@ -15,7 +15,7 @@ def batch(first_frame=True, pairs=3):
         rejected[:, :, :1] = chosen[:, :, :1]
         conditioning["first_frame"] = chosen[:, :, :1]
     t = torch.tensor([100.0, 500.0, 900.0])[:pairs]
-    return chosen, rejected, eps, t, conditioning
+    return Batch(chosen, rejected, eps, t, conditioning)
 
 
 def disturb(family):
@@ -25,26 +25,21 @@ def disturb(family):
 
 
 def test_the_error_is_the_mean_over_what_is_predicted(family):
-    x0, _, eps, t, conditioning = batch()
-    errors = prediction_errors(family, x0, eps, t, conditioning)
-    predicted = family.predict(family.noise(x0, eps, t), t, conditioning)
-    difference = (predicted - (eps - x0))[:, :, 1:]
+    given = batch()
+    errors, _ = side_errors(family, given)
+    predicted = family.predict(family.noise(given.chosen, given.eps, given.t), given.t, given.conditioning)
+    difference = (predicted - (given.eps - given.chosen))[:, :, 1:]
     torch.testing.assert_close(errors, difference.square().mean(dim=(1, 2, 3, 4)))
     assert errors.shape == (3,)
 
 
 def test_the_given_first_frame_is_no_part_of_the_error(family):
-    x0, _, eps, t, conditioning = batch()
-    other = eps.clone()
+    given = batch()
+    other = given.eps.clone()
     other[:, :, 0] += 5.0
-    assert torch.equal(
-        prediction_errors(family, x0, eps, t, conditioning),
-        prediction_errors(family, x0, other, t, conditioning),
-    )
-    free = {"prompt_embeds": conditioning["prompt_embeds"]}
-    assert not torch.equal(
-        prediction_errors(family, x0, eps, t, free), prediction_errors(family, x0, other, t, free)
-    )
+    assert torch.equal(side_errors(family, given)[0], side_errors(family, given._replace(eps=other))[0])
+    free = given._replace(conditioning={"prompt_embeds": given.conditioning["prompt_embeds"]})
+    assert not torch.equal(side_errors(family, free)[0], side_errors(family, free._replace(eps=other))[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -52,22 +47,19 @@ def test_the_given_first_frame_is_no_part_of_the_error(family):
 def test_a_fresh_lora_has_no_preference(ti2v_folder, dtype, first_frame):
     family = Family(ti2v_folder, dtype=dtype)
     add_lora(family, rank=4, alpha=8.0, seed=0)
-    errors = pair_errors(family, *batch(first_frame))
+    errors = pair_errors(family, batch(first_frame))
     sides = (errors.chosen, errors.rejected, errors.chosen_reference, errors.rejected_reference)
     assert all(side.dtype == torch.float32 for side in sides)
     assert preference_logits(*sides, 5000.0).abs().max() < 1e-3
 
 
 def test_the_reference_is_the_base_model_bit_for_bit(family, ti2v_folder):
-    chosen, rejected, eps, t, conditioning = batch()
-    base = Family(ti2v_folder)
-    both = [torch.cat([x, y]) for x, y in ((chosen, rejected), (eps, eps), (t, t))]
-    twice = {name: torch.cat([tensor, tensor]) for name, tensor in conditioning.items()}
+    given = batch()
     with torch.no_grad():
-        expected = prediction_errors(base, *both, twice).chunk(2)
+        expected = side_errors(Family(ti2v_folder), given)
     add_lora(family, rank=4, alpha=8.0, seed=0)
     disturb(family)
-    errors = pair_errors(family, chosen, rejected, eps, t, conditioning)
+    errors = pair_errors(family, given)
     assert torch.equal(errors.chosen_reference, expected[0])
     assert torch.equal(errors.rejected_reference, expected[1])
     assert not torch.equal(errors.chosen, errors.chosen_reference)
@@ -81,14 +73,14 @@ def test_policy_and_reference_are_two_calls_of_one_model(family):
     )
     calls = []
     family.transformer.register_forward_hook(lambda module, args, output: calls.append(len(output[0])))
-    pair_errors(family, *batch(pairs=3))
+    pair_errors(family, batch(pairs=3))
     assert calls == [6, 6]
 
 
 def test_gradients_reach_the_lora_and_nothing_else(family):
     add_lora(family, rank=4, alpha=8.0, seed=0)
     disturb(family)
-    errors = pair_errors(family, *batch())
+    errors = pair_errors(family, batch())
     assert not errors.chosen_reference.requires_grad
     (errors.chosen.sum() - errors.rejected.sum()).backward()
     for name, parameter in family.transformer.named_parameters():
@@ -99,8 +91,51 @@ def test_gradients_reach_the_lora_and_nothing_else(family):
 def test_adapters_come_back_after_an_error(family):
     add_lora(family, rank=4, alpha=8.0, seed=0)
     disturb(family)
-    chosen, _, eps, t, conditioning = batch()
-    before = prediction_errors(family, chosen, eps, t, conditioning)
+    before = side_errors(family, batch())[0]
     with pytest.raises(RuntimeError), adapters_off(family.transformer):
         raise RuntimeError
-    assert torch.equal(before, prediction_errors(family, chosen, eps, t, conditioning))
+    assert torch.equal(before, side_errors(family, batch())[0])
+
+
+def test_known_reference_errors_save_the_second_call(family):
+    add_lora(family, rank=4, alpha=8.0, seed=0)
+    disturb(family)
+    fresh = pair_errors(family, batch())
+    calls = []
+    family.transformer.register_forward_hook(lambda module, args, output: calls.append(len(output[0])))
+    known = pair_errors(family, batch(), (fresh.chosen_reference, fresh.rejected_reference))
+    assert calls == [6]
+    assert torch.equal(known.chosen, fresh.chosen)
+    assert torch.equal(known.rejected_reference, fresh.rejected_reference)
+
+
+def test_weights_count_places_and_ones_change_nothing(family):
+    given = batch(first_frame=False)
+    ones = torch.ones(3, 1, 3, 4, 4)
+    plain = pair_errors_without_lora(family, given)
+    assert torch.equal(pair_errors_without_lora(family, given._replace(weights=(ones, ones)))[0], plain[0])
+    one_place = torch.zeros(3, 1, 3, 4, 4)
+    one_place[:, :, 1, 2, 3] = 48.0
+    chosen, rejected = pair_errors_without_lora(family, given._replace(weights=(one_place, ones)))
+    predicted = family.predict(family.noise(given.chosen, given.eps, given.t), given.t, given.conditioning)
+    there = (predicted - (given.eps - given.chosen))[:, :, 1, 2, 3]
+    torch.testing.assert_close(chosen, there.square().mean(1))
+    assert torch.equal(rejected, plain[1])
+
+
+def pair_errors_without_lora(family, given):
+    with torch.no_grad():
+        return side_errors(family, given)
+
+
+def test_the_safe_scale_keeps_the_chosen_error_from_rising():
+    generator = torch.Generator().manual_seed(0)
+    chosen, rejected = torch.randn(2, 50, 4, 3, 2, 2, generator=generator)
+    rejected = rejected + 2 * chosen * torch.linspace(-1, 1, 50).view(-1, 1, 1, 1, 1)
+    scale = safe_scale(chosen, rejected)
+    kept = (chosen * (chosen - scale.view(-1, 1, 1, 1, 1) * rejected)).flatten(1).sum(1)
+    assert (kept > -1e-4).all()
+    assert ((scale > 0) & (scale <= 1)).all()
+    assert 0 < (scale < 1).sum() < 50
+    # No more is taken away than has to be.
+    torch.testing.assert_close(kept[scale < 1], torch.zeros_like(kept[scale < 1]), atol=1e-4, rtol=0)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.loss import (
     anchored_dpo_loss,
     diffusion_dpo_loss,
@@ -16,7 +17,6 @@ from videogpa.dpo.loss import (
     sft_loss,
     smoothed_dpo_loss,
 )
-from videogpa.stages.train import TrainConfig
 
 errors = st.floats(0, 2, width=32)
 

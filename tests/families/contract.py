@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from videogpa.artifact import open_artifact
-from videogpa.dpo.diffusion import pair_errors
+from videogpa.dpo.config import TrainConfig
+from videogpa.dpo.diffusion import Batch, pair_errors
 from videogpa.dpo.lora import add_lora, load_lora
 from videogpa.dpo.loss import preference_logits
 from videogpa.families.base import SamplerSettings
+from videogpa.families.variants import license_of
 from videogpa.stages import sample, train
 from videogpa.stages.prompts import FilePrompts
 from videogpa.stages.sample import SampleConfig
-from videogpa.stages.train import TrainConfig
 from videogpa.types import PreferencePair, Prompt
 from videogpa.video_io import write_image
 
@@ -66,7 +67,7 @@ def test_a_fresh_lora_has_no_preference(arm, dtype):
     t = family.sample_timesteps(generator, 2, samples.latents.shape[2:])
     eps = torch.randn(samples.latents.shape, generator=generator)
     chosen, rejected = samples.latents.float(), samples.latents.float().flip(0)
-    errors = pair_errors(family, chosen, rejected, eps, t, samples.conditioning)
+    errors = pair_errors(family, Batch(chosen, rejected, eps, t, samples.conditioning))
     sides = (errors.chosen, errors.rejected, errors.chosen_reference, errors.rejected_reference)
     assert all(side.dtype == torch.float32 and side.isfinite().all() for side in sides)
     assert preference_logits(*sides, 5000.0).abs().max() < 1e-3
@@ -101,7 +102,7 @@ def test_samples_become_a_lora(arm, tmp_path):
         pairs.finish(["a", "b"])
     cfg = TrainConfig(
         family=name, rank=2, steps=3, batch_pairs=2, held_out_fraction=0, learning_rate=1e-2,
-        stop_at_chosen_rise=None,
+        stop_at_chosen_rise=None, accepted_licenses=(license_of(name, family.folder),),
     )  # fmt: skip
     trained = train.run(cfg, tmp_path / "pairs", candidates, family.folder, tmp_path / "lora")
     again = type(family)(family.folder)

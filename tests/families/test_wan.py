@@ -5,6 +5,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, WanImageToVideoPipeline, WanPipeline
 
+from tests.families import tiny_wan
 from tests.families.contract import (  # noqa: F401
     GUIDED,
     SETTINGS,
@@ -17,11 +18,20 @@ from tests.families.contract import (  # noqa: F401
     test_sampling_leaves_the_global_generator_alone,
     transformer_calls,
 )
+from videogpa.dpo.lora import LORA_FILES, add_lora, load_lora, lora_parameters, remove_lora, save_lora
 from videogpa.errors import InputError
 from videogpa.families.base import SamplerSettings
-from videogpa.families.wan import Family
+from videogpa.families.wan import EXPERTS, Family
 
-ARMS = [("ti2v", True), ("ti2v", False), ("t2v", False), ("i2v", True), ("i2v_clip", True)]
+ARMS = [
+    ("ti2v", True),
+    ("ti2v", False),
+    ("t2v", False),
+    ("i2v", True),
+    ("i2v_clip", True),
+    ("a14b_t2v", False),
+    ("a14b_i2v", True),
+]
 
 
 @pytest.fixture(scope="module", params=ARMS, ids=lambda arm: f"{arm[0]}-{'image' if arm[1] else 'text'}")
@@ -38,7 +48,8 @@ def test_prediction_is_the_pipelines_own_transformer_call(arm, dtype):
     calls, handle = transformer_calls(family)
     samples = family.sample(TEXT, image, [3, 4], SETTINGS)
     handle.remove()
-    assert len(calls) == SETTINGS.steps
+    # Of two experts this one makes the first step, the other one the rest.
+    assert len(calls) == (SETTINGS.steps if family.boundary is None else 1)
     for call, output in calls:
         x_t = call["hidden_states"][:, : family.transformer.config.out_channels]
         t = call["timestep"].reshape(2, -1).max(dim=1).values.float()
@@ -203,10 +214,6 @@ def test_unusable_folders_are_refused(wan_folder, tmp_path):
     edit(other / "model_index.json", _class_name="CogVideoXPipeline")
     with pytest.raises(InputError, match="holds a CogVideoXPipeline"):
         Family(other)
-    experts = copy("experts")
-    edit(experts / "model_index.json", boundary_ratio=0.9)
-    with pytest.raises(InputError, match="two experts"):
-        Family(experts)
     deeper = copy("deeper")
     edit(deeper / "transformer" / "config.json", num_layers=3)
     with pytest.raises(InputError, match="missing keys"):
@@ -234,3 +241,67 @@ def test_both_pipeline_classes_share_the_components(wan_folder):
     assert isinstance(without, WanPipeline)
     assert without.transformer is with_image.transformer is family.transformer
     assert without.vae is with_image.vae
+
+
+@pytest.mark.parametrize("variant", tiny_wan.BOUNDARIES)
+def test_experts_share_the_schedule_at_the_boundary(wan_folder, variant):
+    boundary = 1000 * tiny_wan.BOUNDARIES[variant]
+    first, second = (Family(wan_folder(variant), expert=name) for name in EXPERTS)
+    size, n = (3, 4, 4), 500
+    high, low = (f.sample_timesteps(torch.Generator().manual_seed(1), n, size) for f in (first, second))
+    assert high.min() >= boundary - 1e-3 > low.max() - 2e-3
+    # Together they are the schedule of one model: the shares are those of the unshifted range.
+    border = boundary / 1000 / (first.shift - (first.shift - 1) * boundary / 1000)
+    u = torch.cat([high, low]).double() / 1000
+    u = u / (first.shift - (first.shift - 1) * u)
+    assert u[:n].min() == pytest.approx(border, abs=2 / n)
+    assert u[n:].max() == pytest.approx(border, abs=2 / n)
+    assert u[:n].mean() == pytest.approx((1 + border) / 2, abs=2e-3)
+
+
+def test_each_expert_predicts_as_the_pipeline_calls_it(wan_folder):
+    family = Family(wan_folder("a14b_t2v"), expert="transformer_2")
+    calls, handle = transformer_calls(family)
+    samples = family.sample(TEXT, None, [3, 4], SETTINGS)
+    handle.remove()
+    assert len(calls) == 1
+    call, output = calls[0]
+    assert call["timestep"].max() < 875
+    with torch.no_grad():
+        predicted = family.predict(call["hidden_states"], call["timestep"].float(), samples.conditioning)
+    assert (predicted - output).abs().max() <= 1e-6
+    first = Family(wan_folder("a14b_t2v")).sample(TEXT, None, [3, 4], SETTINGS)
+    assert torch.equal(first.videos, samples.videos)
+
+
+def test_both_experts_loras_load_in_the_plain_pipeline(wan_folder, tmp_path):
+    for number, name in enumerate(EXPERTS):
+        family = Family(wan_folder("a14b_t2v"), expert=name)
+        add_lora(family, 4, 4.0, seed=number)
+        with torch.no_grad():
+            for parameter in lora_parameters(family).values():
+                parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(number))
+        save_lora(family, tmp_path, LORA_FILES[number])
+    ours = Family(wan_folder("a14b_t2v"))
+    base = ours.sample(TEXT, None, [3], SETTINGS).videos
+    load_lora(ours, tmp_path)
+    plain = DiffusionPipeline.from_pretrained(ours.folder)
+    plain.set_progress_bar_config(disable=True)
+    plain.load_lora_weights(tmp_path, weight_name=LORA_FILES[0])
+
+    def drawn():
+        return plain(
+            prompt=TEXT, height=32, width=32, num_frames=9, num_inference_steps=2, guidance_scale=1.0,
+            max_sequence_length=ours.max_sequence_length, generator=[torch.Generator().manual_seed(3)],
+            output_type="pt",
+        ).frames  # fmt: skip
+
+    with_one = drawn()
+    plain.load_lora_weights(tmp_path, weight_name=LORA_FILES[1], load_into_transformer_2=True)
+    assert not torch.equal(with_one, base)
+    assert not torch.equal(drawn(), with_one)
+    assert torch.equal(ours.sample(TEXT, None, [3], SETTINGS).videos, drawn())
+    remove_lora(ours)
+    assert torch.equal(ours.sample(TEXT, None, [3], SETTINGS).videos, base)
+    with pytest.raises(InputError, match="two experts, but the model has one"):
+        load_lora(Family(wan_folder("t2v")), tmp_path)

@@ -26,7 +26,9 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-Variant = Literal["ti2v", "t2v", "i2v", "i2v_clip"]
+Variant = Literal["ti2v", "t2v", "i2v", "i2v_clip", "a14b_t2v", "a14b_i2v"]
+BOUNDARIES = {"a14b_t2v": 0.875, "a14b_i2v": 0.9}
+"""Of two experts; the published ratios."""
 WORDS = ["<pad>", "</s>", "<unk>", "a", "red", "blue", "box", "camera", "orbits", "left", "right"]
 LATENT_CHANNELS = 4
 TEXT_WIDTH = 16
@@ -52,15 +54,20 @@ def pipeline(variant: Variant, width: int) -> DiffusionPipeline:
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0, num_train_timesteps=1000
         ),
         "transformer": transformer(
-            LATENT_CHANNELS if variant in ("ti2v", "t2v") else 2 * LATENT_CHANNELS + 4, width, image_width
+            LATENT_CHANNELS if variant in ("ti2v", "t2v", "a14b_t2v") else 2 * LATENT_CHANNELS + 4,
+            width,
+            image_width,
         ),
     }
-    if variant == "t2v":
-        return WanPipeline(**parts)
+    boundary = BOUNDARIES.get(variant)
+    if boundary:
+        parts["transformer_2"] = transformer(parts["transformer"].config.in_channels, width, None)
+    if variant in ("t2v", "a14b_t2v"):
+        return WanPipeline(**parts, boundary_ratio=boundary)
     if image_width:
         parts["image_encoder"] = image_encoder(image_width)
         parts["image_processor"] = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16)
-    return WanImageToVideoPipeline(**parts, expand_timesteps=variant == "ti2v")
+    return WanImageToVideoPipeline(**parts, expand_timesteps=variant == "ti2v", boundary_ratio=boundary)
 
 
 def tokenizer(length: int) -> PreTrainedTokenizerFast:

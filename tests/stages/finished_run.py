@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel
 
 from videogpa.artifact import Artifact, open_artifact, read_rows, write_json_atomic
+from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.log import COLUMNS
 from videogpa.geometry.base import save_prediction
 from videogpa.stages import pair, prompts
@@ -21,7 +22,6 @@ from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
-from videogpa.stages.train import TrainConfig
 from videogpa.types import Candidate, EvalRow, Prompt, Row, Score
 from videogpa.video_io import write_master
 from videogpa.world.render import Render, render

@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 from tests.families import tiny_wan
 from videogpa.artifact import Artifact, open_artifact, read_manifest
 from videogpa.dpo import pairs as pair_module
-from videogpa.dpo.pairs import batch_indices, load_pairs, split
+from videogpa.dpo import training
+from videogpa.dpo.config import TrainConfig
+from videogpa.dpo.pairs import Reading, batch_indices, load_pairs, split
 from videogpa.errors import InputError
 from videogpa.families.base import save_tensors
 from videogpa.stages import train as stage
-from videogpa.stages.train import TrainConfig, run
+from videogpa.stages.train import run
 from videogpa.types import Candidate, PreferencePair
 
 CFG = TrainConfig(
@@ -179,9 +181,8 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
 ):
     """Killed in a step, before a checkpoint, right after one, while evaluating, and around the export."""
     calls = 0
-    owner, name = (stage, place.removesuffix("_after"))
-    if place == "finish":
-        owner = Artifact
+    name = place.removesuffix("_after")
+    owner = {"finish": Artifact, "save_lora": stage}.get(name, training)
     original = getattr(owner, name)
 
     def dying(*args):
@@ -234,13 +235,13 @@ def test_training_moves_what_it_should(inputs, tmp_path, objective):
 
 def test_the_stop_rule_goes_back_to_the_last_good_evaluation(inputs, tmp_path, monkeypatch):
     changes = iter([0.001, 0.5])
-    original = stage._evaluate
+    original = training._evaluate
 
     def rising(*args):
         health = original(*args)
-        return stage.replace(health, chosen_change=next(changes))
+        return training.replace(health, chosen_change=next(changes))
 
-    monkeypatch.setattr(stage, "_evaluate", rising)
+    monkeypatch.setattr(training, "_evaluate", rising)
     cfg = CFG.model_copy(update={"stop_at_chosen_rise": 0.015, "evaluate_every": 2, "ema_decay": None})
     out = run(cfg, **inputs, out=tmp_path / "stopped")
     summary = json.loads((out / "training.json").read_text())
@@ -253,7 +254,7 @@ def test_the_stop_rule_goes_back_to_the_last_good_evaluation(inputs, tmp_path, m
 
 
 def test_a_chosen_error_that_rises_at_once_gives_no_lora(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr(stage, "must_stop", lambda rise, limit: True)
+    monkeypatch.setattr(training, "must_stop", lambda rise, limit: True)
     with pytest.raises(InputError, match="lower learning_rate"):
         run(CFG, **inputs, out=tmp_path / "out")
     assert not (tmp_path / "out" / "lora").exists()
@@ -299,8 +300,8 @@ def test_every_pair_comes_once_per_epoch(count, batch):
 def test_processes_share_the_batch_without_overlap(inputs):
     pairs = load_pairs(inputs["pairs"], inputs["candidates"], "as_scored", 0)[:4]
     family = stage.load("families", "wan").Family(inputs["model"])
-    batch = pair_module.read_batch(family, pairs, pair_module.generator(0, "step", 1))
-    parts = [batch.share(rank, 2) for rank in (0, 1)]
+    batch = pair_module.read_batch(family, pairs, Reading(), pair_module.generator(0, "step", 1))
+    parts = [batch.take(slice(rank, None, 2)) for rank in (0, 1)]
     assert [len(part.t) for part in parts] == [2, 2]
     assert sorted(torch.cat([part.t for part in parts]).tolist()) == sorted(batch.t.tolist())
     assert torch.equal(parts[1].conditioning["first_frame"], batch.conditioning["first_frame"][1::2])

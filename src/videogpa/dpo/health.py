@@ -1,5 +1,7 @@
 """Is the training healthy? Figures of one step, and the rule that stops it."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,9 +28,7 @@ class Health:
 
 def measure(errors: PairErrors, beta: float) -> Health:
     """The figures of these pairs."""
-    logits = preference_logits(
-        errors.chosen, errors.rejected, errors.chosen_reference, errors.rejected_reference, beta
-    ).detach()
+    logits = preference_logits(*errors.sides, beta).detach()
     preference = logits.sigmoid()
     return Health(
         accuracy=implicit_accuracy(logits).mean().item(),
@@ -37,6 +37,23 @@ def measure(errors: PairErrors, beta: float) -> Health:
         rejected_change=relative_change(errors.rejected.detach(), errors.rejected_reference),
         saturation=(1 - 4 * preference * (1 - preference)).mean().item(),
     )
+
+
+def effect_size(lora: Mapping[str, Tensor], scaling: float, base_norm: float) -> float:
+    """|s B A| / |W| over all adapted matrices: how much of the base model's weights the LoRA changes.
+
+    Args:
+        lora: parameters by name, ending in lora_A... and lora_B...
+        scaling: alpha / rank.
+        base_norm: root of the sum of squares of the adapted matrices.
+    """
+    squared = 0.0
+    for name, a in lora.items():
+        if ".lora_A." in name:
+            b = lora[name.replace(".lora_A.", ".lora_B.")].detach()
+            # |B A|^2 = <B'B, A A'>: never the size of the matrix itself.
+            squared += ((b.mT @ b) * (a.detach() @ a.detach().mT)).sum().item()
+    return scaling * math.sqrt(max(squared, 0.0)) / base_norm
 
 
 def relative_change(errors: Tensor, reference: Tensor) -> float:

@@ -13,7 +13,7 @@ from videogpa.artifact import atomic_path
 from videogpa.dpo.health import Health
 
 FIGURES = tuple(field.name for field in fields(Health))
-COLUMNS = ("step", "loss", *FIGURES, "grad_norm", "lr", *(f"held_out_{name}" for name in FIGURES))
+COLUMNS = ("step", "loss", *FIGURES, "grad_norm", "lr", "effect", *(f"held_out_{name}" for name in FIGURES))
 
 
 @contextmanager
@@ -30,9 +30,16 @@ def training_log(path: Path, board_folder: Path, done: int) -> Iterator[Callable
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
 
         def write(
-            step: int, loss: float, health: Health, grad_norm: float, lr: float, evaluation: Health | None
+            step: int,
+            loss: float,
+            health: Health,
+            grad_norm: float,
+            lr: float,
+            effect: float,
+            evaluation: Health | None,
         ) -> None:
-            row = {"step": step, "loss": loss, **asdict(health), "grad_norm": grad_norm, "lr": lr}
+            row: dict[str, float] = {"step": step, "loss": loss, **asdict(health)}
+            row |= {"grad_norm": grad_norm, "lr": lr, "effect": effect}
             held_out = asdict(evaluation) if evaluation else {}
             row |= {f"held_out_{name}": value for name, value in held_out.items()}
             writer.writerow(row)
@@ -52,17 +59,17 @@ def _truncate(path: Path, done: int) -> None:
 
 
 @contextmanager
-def progress_bar(steps: int, done: int) -> Iterator[Callable[[Health], None]]:
+def progress_bar(steps: int, done: int, what: str = "train") -> Iterator[Callable[[Health], None]]:
     """A function that advances a progress bar on stderr by one step."""
     columns = (
-        TextColumn("train"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("train", total=steps, completed=done, figures="")
+        task = progress.add_task(what, total=steps, completed=done, figures="")
 
         def tick(health: Health) -> None:
             rate = progress.tasks[task].speed

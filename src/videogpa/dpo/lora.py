@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
@@ -16,6 +17,8 @@ from videogpa.errors import InputError
 from videogpa.families.base import VideoFamily, save_tensors
 
 ADAPTER = "default"
+LORA_FILES = (LORA_WEIGHT_NAME_SAFE, "pytorch_lora_weights_2.safetensors")
+"""One for each expert: the plain pipeline loads the second with `load_into_transformer_2=True`."""
 PREFIX = "transformer."
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
@@ -42,7 +45,19 @@ def lora_parameters(family: VideoFamily) -> dict[str, nn.Parameter]:
     return {name: p for name, p in family.transformer.named_parameters() if ".lora_" in name}
 
 
-def save_lora(family: VideoFamily, folder: Path) -> Path:
+@torch.no_grad()
+def adapted_norm(family: VideoFamily) -> float:
+    """Root of the sum of squares of all matrices that a LoRA goes on."""
+    squared = 0.0
+    for name, module in family.transformer.named_modules():
+        if isinstance(module, nn.Linear) and name.endswith(
+            tuple(f".{target}" for target in family.lora_targets)
+        ):
+            squared += module.weight.float().square().sum().item()
+    return squared**0.5
+
+
+def save_lora(family: VideoFamily, folder: Path, name: str = LORA_WEIGHT_NAME_SAFE) -> Path:
     """Write `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`.
 
     Equal weights give equal bytes. The metadata carries the adapter's configuration: without it diffusers
@@ -54,19 +69,30 @@ def save_lora(family: VideoFamily, folder: Path) -> Path:
     described = {PREFIX + key: _plain(value) for key, value in config.items()}
     # One metadata key only: safetensors writes several in random order, which would change the file's hash.
     metadata = {LORA_ADAPTER_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)}
-    path = folder / LORA_WEIGHT_NAME_SAFE
+    path = folder / name
     save_tensors(path, {PREFIX + name: tensor for name, tensor in weights.items()}, metadata)
     return path
 
 
 def load_lora(family: VideoFamily, source: Path, strength: float = 1.0) -> None:
     """Put a stored LoRA on the transformer in place of any other, scaled by `strength`: a file or folder of ours or of
-    diffusers, or a folder that peft wrote.
+    diffusers, or a folder that peft wrote. A second file in a folder is the second expert's.
 
     Raises:
         InputError: missing, no LoRA in safetensors, or made for another model; never falls back to the base.
     """
+    remove_lora(family)
     file = _find_weights(source)
+    _load_into(family, family.transformer, file, strength)
+    second = source / LORA_FILES[1]
+    if second.is_file():
+        experts = getattr(family, "transformers", {})
+        if len(experts) < 2:
+            raise InputError(f"{source} holds LoRAs of two experts, but the model has one")
+        _load_into(family, list(experts.values())[1], second, strength)
+
+
+def _load_into(family: VideoFamily, transformer: Any, file: Path, strength: float) -> None:
     try:
         if file.name == PEFT_WEIGHTS:
             weights, metadata = _read_peft(file.parent)
@@ -76,21 +102,21 @@ def load_lora(family: VideoFamily, source: Path, strength: float = 1.0) -> None:
             )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read the LoRA {file}: {error}") from error
-    _require_fit(family.transformer, weights, file)
-    remove_lora(family)
+    _require_fit(transformer, weights, file)
     try:
         family.lora_loader.load_lora_into_transformer(
-            weights, family.transformer, adapter_name=ADAPTER, metadata=metadata, low_cpu_mem_usage=True
+            weights, transformer, adapter_name=ADAPTER, metadata=metadata, low_cpu_mem_usage=True
         )
     except (ValueError, TypeError, KeyError, RuntimeError, re.error) as error:
         raise InputError(f"the LoRA {file} does not fit the model: {error}") from error
-    family.transformer.set_adapters([ADAPTER], weights=[strength])
+    transformer.set_adapters([ADAPTER], weights=[strength])
 
 
 def remove_lora(family: VideoFamily) -> None:
     """Back to the base model."""
-    if any(isinstance(module, BaseTunerLayer) for module in family.transformer.modules()):
-        family.transformer.unload_lora()
+    for transformer in getattr(family, "transformers", {"transformer": family.transformer}).values():
+        if any(isinstance(module, BaseTunerLayer) for module in transformer.modules()):
+            transformer.unload_lora()
 
 
 def _read_peft(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:

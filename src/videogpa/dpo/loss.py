@@ -59,6 +59,49 @@ def anchored_dpo_loss(
     return -logsigmoid(logits - beta * anchor * relu(chosen_error.float() - chosen_reference_error.float()))
 
 
+def safeguarded_dpo_loss(
+    chosen_error: PerSample,
+    rejected_error: PerSample,
+    chosen_reference_error: PerSample,
+    rejected_reference_error: PerSample,
+    beta: float,
+    rejected_scale: PerSample,
+) -> PerSample:
+    """The loss of `diffusion_dpo_loss`; its gradient pushes the rejected error up only `rejected_scale` times as much.
+
+    Diffusion-SDPO, Fu et al. 2025 (arXiv 2511.03317): with `diffusion.safe_scale` the chosen error does not rise.
+    """
+    held = rejected_error.detach()
+    return diffusion_dpo_loss(
+        chosen_error,
+        held + rejected_scale * (rejected_error - held),
+        chosen_reference_error,
+        rejected_reference_error,
+        beta,
+    )
+
+
+def margin_weighted_dpo_loss(
+    chosen_error: PerSample,
+    rejected_error: PerSample,
+    chosen_reference_error: PerSample,
+    rejected_reference_error: PerSample,
+    beta: float,
+    margin: PerSample,
+) -> PerSample:
+    """-margin log sigmoid(z), z the preference logits: pairs that were told apart more clearly count more.
+
+    Reward-weighted preference losses, as in Adler et al. 2024 (arXiv 2406.11704, section 3.3.2) the reward gap enters
+    the loss; here it is a plain weight.
+
+    Args:
+        margin: 1 on average over the training pairs, so that the learning rate keeps its meaning.
+    """
+    return margin * diffusion_dpo_loss(
+        chosen_error, rejected_error, chosen_reference_error, rejected_reference_error, beta
+    )
+
+
 def smoothed_dpo_loss(
     chosen_error: PerSample,
     rejected_error: PerSample,

@@ -1,13 +1,16 @@
-"""The published variants of a family, and the licence of a model folder. No model library is loaded."""
+"""What a family's file and a model folder say about themselves: published variants, licence, experts. No model library
+is loaded.
+"""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from videogpa import plugin
-from videogpa.licenses import UNKNOWN, folder_license
+from videogpa.licenses import UNKNOWN, folder_license, require_accepted
 
 
 class Variant(BaseModel):
@@ -46,6 +49,22 @@ def license_of(family: str, folder: Path) -> str:
         if pipeline in variant.pipelines and alike:
             return variant.license
     return UNKNOWN
+
+
+def require_licensed(family: str, folder: Path, accepted: Collection[str]) -> None:
+    """Stop unless the licence of the folder's weights is permissive or accepted.
+
+    Raises:
+        InputError: it is neither.
+    """
+    require_accepted({f"{family} in {folder}": license_of(family, folder)}, accepted)
+
+
+def experts_of(family: str, folder: Path) -> list[str]:
+    """The folder's transformers that share the timesteps among them, by the name of their subfolder."""
+    index = _read(folder / "model_index.json")
+    names = plugin.declared("families", family).get("EXPERTS", ["transformer"])
+    return [name for name in names if (index.get(name) or [None])[0] is not None] or ["transformer"]
 
 
 def _read(path: Path) -> dict[str, Any]:

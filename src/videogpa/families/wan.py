@@ -1,4 +1,4 @@
-"""The Wan family (2.1 text- and image-to-video, 2.2 TI2V) as diffusers folders: flow matching on latents."""
+"""The Wan family (2.1 text- and image-to-video, 2.2 TI2V and A14B) as diffusers folders: flow matching on latents."""
 
 import functools
 from collections.abc import Sequence
@@ -74,6 +74,8 @@ VARIANTS = {
         "license": "apache-2.0",
     },
 }
+EXPERTS = ("transformer", "transformer_2")
+"""Of a 2.2 A14B folder the first sees timesteps from the boundary on, the second those below."""
 TRANSFORMER = WanTransformer3DModel
 PIPELINES = {"WanPipeline": WanPipeline, "WanImageToVideoPipeline": WanImageToVideoPipeline}
 LONGEST_PROMPT = 512
@@ -83,10 +85,11 @@ class Family:
     """A Wan model folder behind the `VideoFamily` contract.
 
     TI2V folders (`expand_timesteps`) draw with and without a first frame; the frame is the clean first latent
-    at timestep 0 and no part of the loss. Image-to-video 2.1 folders concatenate the image latents and their
-    mask to the input channels. Conditioning keys: `prompt_embeds` [b l d]; with an image `first_frame`
-    [b c 1 h w] (TI2V) or `image_latents` [b 4+c f h w] and, where the folder has an image encoder,
-    `image_embeds` [b l d] (2.1).
+    at timestep 0 and no part of the loss. Image-to-video folders (2.1, A14B) concatenate the image latents and
+    their mask to the input channels. Of a folder with two experts (`boundary_ratio`) `transformer` is the one that
+    is asked for, and timesteps are drawn from its part of the schedule; videos are drawn by both. Conditioning keys:
+    `prompt_embeds` [b l d]; with an image `first_frame` [b c 1 h w] (TI2V) or `image_latents` [b 4+c f h w] and,
+    where the folder has an image encoder, `image_embeds` [b l d] (2.1).
 
     Raises:
         InputError: the folder is missing, is no Wan pipeline, or its weights do not fit its configuration.
@@ -97,19 +100,22 @@ class Family:
     lora_loader = WanLoraLoaderMixin
 
     def __init__(
-        self, folder: Path | str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self,
+        folder: Path | str,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        expert: Literal["transformer", "transformer_2"] = "transformer",
     ):
         self.folder = Path(folder)
         self.device = torch.device(device)
         self.dtype = dtype
         index = read_index(self.folder, "wan", PIPELINES)
-        if index.get("boundary_ratio") is not None:
-            raise InputError(
-                f"{self.folder} has two experts (boundary_ratio is set): choose a single-expert Wan"
-            )
+        self.expert = expert
+        self.boundary: float | None = index.get("boundary_ratio")
         self.class_name = index["_class_name"]
         self.expand_timesteps = bool(index.get("expand_timesteps", False))
-        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype)
+        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, expert, dtype)
         self.transformer.to(self.device)
         self.scheduler = load_scheduler(self.folder, index)
         self.shift = _training_shift(self.folder, self.scheduler.config)
@@ -123,9 +129,16 @@ class Family:
             self.folder,
             self.dtype,
             self.device,
-            transformer=self.transformer,
             scheduler=self.scheduler,
+            **{self.expert: self.transformer},
         )
+
+    @property
+    def transformers(self) -> dict[str, Any]:
+        """All experts by name; with two of them, the pipeline is loaded."""
+        if self.boundary is None:
+            return {self.expert: self.transformer}
+        return {name: getattr(self.pipeline, name) for name in EXPERTS}
 
     @property
     def max_sequence_length(self) -> int:
@@ -198,8 +211,15 @@ class Family:
         return self.pipeline.video_processor.postprocess_video(pixels, output_type="pt")
 
     def sample_timesteps(self, generator: Generator, n: int, latent_size: LatentSize) -> PerSample:
-        """t = 1000 sigma, sigma shifted by the flow shift of the scheduler configuration, whatever the size."""
-        sigma = shifted(stratified(generator, n), self.shift)
+        """t = 1000 sigma, sigma shifted by the flow shift of the scheduler configuration, whatever the size; of two
+        experts, this one's part of the schedule.
+        """
+        lowest, highest = 0.0, 1.0
+        if self.boundary is not None:
+            # sigma = boundary, before the shift.
+            border = self.boundary / (self.shift - (self.shift - 1) * self.boundary)
+            lowest, highest = (border, 1.0) if self.expert == EXPERTS[0] else (0.0, border)
+        sigma = shifted(lowest + (highest - lowest) * stratified(generator, n), self.shift)
         return (sigma * self.num_train_timesteps).float().to(self.device)
 
     def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:

@@ -1,12 +1,12 @@
 """The whole method on the embedded models, for two CPU cores."""
 
+from videogpa.dpo.config import TrainConfig
 from videogpa.run import RunConfig
 from videogpa.stages.evaluate import EvaluateConfig
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
-from videogpa.stages.train import TrainConfig
 
 
 def recipe(seed: int = 0) -> RunConfig:
