@@ -13,7 +13,9 @@ from videogpa.dpo.loss import (
     implicit_accuracy,
     implicit_reward,
     ipo_loss,
+    margin_weighted_dpo_loss,
     preference_logits,
+    safeguarded_dpo_loss,
     sft_loss,
     smoothed_dpo_loss,
 )
@@ -78,6 +80,10 @@ OBJECTIVES = {
     "anchored": lambda *sides: anchored_dpo_loss(*sides, 3.0, 3.0),
     "smoothed": lambda *sides: smoothed_dpo_loss(*sides, 3.0, 0.2),
     "ipo": lambda *sides: ipo_loss(*sides, 3.0),
+    "margin_weighted": lambda *sides: margin_weighted_dpo_loss(
+        *sides, 3.0, torch.linspace(0.2, 1.8, len(sides[0]))
+    ),
+    "safeguarded": lambda *sides: safeguarded_dpo_loss(*sides, 3.0, torch.ones(len(sides[0]))),
     # Far from its kink, where no difference quotient is right.
     "hinge": lambda *sides: hinge_loss(*sides, 0.3),
 }
@@ -101,6 +107,27 @@ def test_gradients_agree_with_finite_differences(name):
         logits = preference_logits(w, r, w_ref, r_ref, 3.0)
         torch.testing.assert_close(w.grad, 3.0 * torch.sigmoid(-logits))
         torch.testing.assert_close(r.grad, -w.grad)
+
+
+def test_the_safeguard_changes_the_rejected_gradient_alone():
+    w, r, w_ref, r_ref = torch.rand(4, 5, generator=torch.Generator().manual_seed(0))
+    scale = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+    plain = [w.clone().requires_grad_(), r.clone().requires_grad_()]
+    safe = [w.clone().requires_grad_(), r.clone().requires_grad_()]
+    expected = diffusion_dpo_loss(*plain, w_ref, r_ref, 3.0)
+    found = safeguarded_dpo_loss(*safe, w_ref, r_ref, 3.0, scale)
+    torch.testing.assert_close(found, expected)
+    expected.sum().backward()
+    found.sum().backward()
+    torch.testing.assert_close(safe[0].grad, plain[0].grad)
+    torch.testing.assert_close(safe[1].grad, scale * plain[1].grad)
+
+
+def test_margins_weigh_pairs():
+    sides = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    margin = torch.tensor([0.0, 1.0, 2.0])
+    weighted = margin_weighted_dpo_loss(*sides, 5.0, margin)
+    torch.testing.assert_close(weighted, margin * diffusion_dpo_loss(*sides, 5.0))
 
 
 def test_losses_are_per_sample_and_float32_for_bfloat16_errors():

@@ -11,15 +11,17 @@ from safetensors.torch import load_file
 
 from tests.families import tiny_wan
 from videogpa.artifact import Artifact, open_artifact, read_manifest
+from videogpa.dpo import diffusion, training
 from videogpa.dpo import pairs as pair_module
-from videogpa.dpo import training
 from videogpa.dpo.config import TrainConfig
+from videogpa.dpo.lora import LORA_FILES
 from videogpa.dpo.pairs import Reading, batch_indices, load_pairs, split
+from videogpa.dpo.reference_cache import ReferenceCache
 from videogpa.errors import InputError
 from videogpa.families.base import save_tensors
 from videogpa.stages import train as stage
 from videogpa.stages.train import run
-from videogpa.types import Candidate, PreferencePair
+from videogpa.types import Candidate, PreferencePair, Row
 
 CFG = TrainConfig(
     rank=2,
@@ -42,6 +44,10 @@ GOLDEN = {
     "smoothed": [0.69315, 0.69315, 0.67698, 0.70513, 0.64937, 0.5965],
     "ipo": [0.25, 0.25, 0.2102, 0.28098, 0.17123, 0.05852],
     "hinge": [1.0, 1.0, 0.95815, 1.0296, 0.87635, 0.72648],
+    "safeguarded": [0.69315, 0.69315, 0.67286, 0.70782, 0.63611, 0.57257],
+    "margin_weighted": [0.69315, 0.64364, 0.86232, 0.40262, 0.52195, 0.62815],
+    "dense_own": [0.69315, 0.69315, 0.67777, 0.69696, 0.64507, 0.55533],
+    "dense_contrast": [0.69315, 0.69315, 0.68302, 0.6212, 0.67646, 0.50503],
     "sft": [2.50768, 3.01967, 2.79737, 2.49776, 2.53424, 2.25619],
 }
 PROMPTS = 8
@@ -52,7 +58,7 @@ class Nothing(BaseModel):
     pass
 
 
-def write_candidates(folder, prompts=PROMPTS, channels=4):
+def write_candidates(folder, prompts=PROMPTS, channels=4, first_frame=True):
     """Two candidates per prompt: the chosen has little noise around a pattern, the rejected much."""
     rng = torch.Generator().manual_seed(11)
     pattern = torch.randn(channels, 3, 4, 4, generator=rng)
@@ -60,12 +66,12 @@ def write_candidates(folder, prompts=PROMPTS, channels=4):
         for prompt in range(prompts):
             frame = torch.randn(channels, 1, 4, 4, generator=rng)
             embeds = torch.randn(12, 16, generator=rng)
-            save_tensors(
-                folder / f"conditioning/{prompt}.safetensors", {"prompt_embeds": embeds, "first_frame": frame}
-            )
+            given = {"first_frame": frame} if first_frame else {}
+            save_tensors(folder / f"conditioning/{prompt}.safetensors", {"prompt_embeds": embeds} | given)
             for seed, noise in enumerate((0.2, 1.0)):
                 latents = pattern + noise * torch.randn(pattern.shape, generator=rng)
-                latents[:, :1] = frame
+                if first_frame:
+                    latents[:, :1] = frame
                 save_tensors(folder / f"latents/{prompt}_{seed}.safetensors", {"latents": latents})
                 artifact.append(
                     Candidate(
@@ -90,6 +96,19 @@ def write_pairs(folder, rows):
     return folder
 
 
+def write_maps(folder):
+    """Random maps of inconsistency of all candidates."""
+    rng = torch.Generator().manual_seed(12)
+    with open_artifact(folder, stage="error_maps", config=Nothing(), inputs={}, row_type=Row) as artifact:
+        for prompt in range(PROMPTS):
+            for seed in (0, 1):
+                tensors = {"error": torch.rand(9, 8, 8, generator=rng), "judged": torch.ones(9, 8, 8).bool()}
+                save_tensors(folder / f"{prompt}_{seed}.safetensors", tensors)
+                artifact.append(Row(id=f"{prompt}_{seed}"))
+        artifact.finish(list(artifact.done))
+    return folder
+
+
 def pair(prompt, chosen=0, rejected=1):
     return PreferencePair(
         id=f"{prompt}",
@@ -98,7 +117,7 @@ def pair(prompt, chosen=0, rejected=1):
         rejected=f"{prompt}_{rejected}",
         chosen_value=1.0,
         rejected_value=0.0,
-        margin=1.0,
+        margin=0.5 + prompt / 8,
     )
 
 
@@ -155,9 +174,111 @@ def test_golden_trajectories(undisturbed, inputs, tmp_path, objective):
     A refactoring keeps these losses; a change of method says so and records new ones.
     """
     out = undisturbed
+    changes, maps = {"objective": objective}, None
+    if objective.startswith("dense"):
+        changes, maps = {"dense": objective.removeprefix("dense_")}, write_maps(tmp_path / "maps")
     if objective != "dpo":
-        out = run(CFG.model_copy(update={"objective": objective}), **inputs, out=tmp_path / "out")
+        out = run(CFG.model_copy(update=changes), **inputs, out=tmp_path / "out", maps=maps)
     assert [float(row["loss"]) for row in log_of(out)] == pytest.approx(GOLDEN[objective], abs=1e-4)
+
+
+def test_known_references_change_nothing_and_are_computed_once(inputs, tmp_path, monkeypatch):
+    """As many draws as visits: the same training with and without the cache; a second training needs no reference."""
+    calls = []
+    original = diffusion.reference_errors
+    monkeypatch.setattr(diffusion, "reference_errors", lambda *args: calls.append(1) or original(*args))
+    cfg = CFG.model_copy(update={"reference_draws": 2, "steps": 14, "held_out_fraction": 0.1})
+    cache = tmp_path / "reference.jsonl"
+    first = run(cfg, **inputs, out=tmp_path / "first", reference_cache=cache)
+    # Seven training pairs, two a step: two draws of all are known after seven steps.
+    assert len(calls) == 7
+    calls.clear()
+    second = run(cfg, **inputs, out=tmp_path / "second", reference_cache=cache)
+    assert calls == []
+    assert (first / "log.csv").read_bytes() == (second / "log.csv").read_bytes()
+    assert (first / WEIGHTS).read_bytes() == (second / WEIGHTS).read_bytes()
+    monkeypatch.setattr(ReferenceCache, "find", lambda self, keys: None)
+    fresh = run(cfg, **inputs, out=tmp_path / "fresh")
+    assert (first / WEIGHTS).read_bytes() == (fresh / WEIGHTS).read_bytes()
+    changed = CFG.model_copy(update={"reference_draws": 2, "steps": 14, "seed": 1})
+    monkeypatch.undo()
+    monkeypatch.setattr(diffusion, "reference_errors", lambda *args: calls.append(1) or original(*args))
+    run(changed, **inputs, out=tmp_path / "changed", reference_cache=cache)
+    assert calls
+
+
+def test_fixed_draws_are_stratified_and_return(inputs):
+    family = stage.load("families", "wan").Family(inputs["model"])
+    one = load_pairs(inputs["pairs"], inputs["candidates"], "as_scored", 0)[0]
+    batches = [pair_module.read_fixed_batch(family, [one], Reading(), [draw], 8) for draw in range(8)]
+    sigma = torch.cat([batch.t for batch in batches]).sort().values / 1000
+    u = sigma / (family.shift - (family.shift - 1) * sigma)
+    assert ((u >= torch.arange(8) / 8 - 1e-5) & (u <= (torch.arange(8) + 1) / 8 + 1e-5)).all()
+    again = pair_module.read_fixed_batch(family, [one, one], Reading(), [3, 5], 8)
+    assert torch.equal(again.eps[1], batches[5].eps[0])
+    assert torch.equal(again.t[0], batches[3].t[0])
+    assert not torch.equal(batches[0].eps, batches[1].eps)
+
+
+def test_small_batches_and_recomputation_train_the_same(undisturbed, inputs, tmp_path):
+    cfg = CFG.model_copy(update={"micro_pairs": 1, "recompute": 1.0})
+    out = run(cfg, **inputs, out=tmp_path / "out")
+    expected, found = load_file(undisturbed / WEIGHTS), load_file(out / WEIGHTS)
+    for key, tensor in expected.items():
+        torch.testing.assert_close(found[key], tensor, atol=2e-4, rtol=1e-3)
+
+
+def test_offloaded_training_is_the_same_bit_for_bit(undisturbed, inputs, tmp_path):
+    out = run(CFG.model_copy(update={"offload": True}), **inputs, out=tmp_path / "out")
+    assert (out / WEIGHTS).read_bytes() == (undisturbed / WEIGHTS).read_bytes()
+
+
+def test_a_calibrated_beta_is_written_down_and_kept_on_resuming(inputs, tmp_path, monkeypatch):
+    cfg = CFG.model_copy(update={"beta": None})
+    whole = run(cfg, **inputs, out=tmp_path / "whole")
+    found = json.loads((whole / "calibration.json").read_text())
+    summary = json.loads((whole / "training.json").read_text())
+    assert summary["beta"] == found["beta"] > 0
+    assert found["steps"] == 3
+    # The trial leaves no trace: the first step starts at the reference.
+    assert float(log_of(whole)[0]["margin"]) == 0.0
+
+    def dying(*args):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_evaluate", dying)
+        with pytest.raises(Killed):
+            run(cfg, **inputs, out=tmp_path / "killed")
+    run(cfg, **inputs, out=tmp_path / "killed")
+    assert (whole / WEIGHTS).read_bytes() == (tmp_path / "killed" / WEIGHTS).read_bytes()
+
+
+def test_a_licence_that_nobody_accepted_stops_before_anything_is_written(inputs, tmp_path):
+    model = shutil.copytree(inputs["model"], tmp_path / "model")
+    (model / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    with pytest.raises(InputError, match=r"licence is cc-by-nc-4\.0"):
+        run(CFG, **(inputs | {"model": model}), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_both_experts_are_trained_by_one_command(inputs, tmp_path):
+    model = tiny_wan.build(tmp_path / "model", "a14b_t2v")
+    candidates = write_candidates(tmp_path / "candidates", first_frame=False)
+    cfg = CFG.model_copy(update={"steps": 3})
+    out = run(cfg, **(inputs | {"model": model, "candidates": candidates}), out=tmp_path / "out")
+    manifest = read_manifest(out)
+    assert {f"lora/{name}" for name in LORA_FILES} <= set(manifest.files)
+    assert {"transformer/log.csv", "transformer_2/log.csv"} <= set(manifest.files)
+    summary = json.loads((out / "training.json").read_text())
+    assert summary["experts"].keys() == {"transformer", "transformer_2"}
+    first, second = (load_file(out / "lora" / name) for name in LORA_FILES)
+    assert first.keys() == second.keys()
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+    plain = DiffusionPipeline.from_pretrained(model)
+    plain.load_lora_weights(out / "lora", weight_name=LORA_FILES[0])
+    plain.load_lora_weights(out / "lora", weight_name=LORA_FILES[1], load_into_transformer_2=True)
+    assert plain.transformer_2.peft_config
 
 
 def test_a_second_run_does_nothing_and_a_changed_one_is_refused(undisturbed, inputs):
@@ -333,4 +454,8 @@ def test_unusable_inputs_are_refused(inputs, tmp_path):
     shutil.copytree(inputs["candidates"], torn)
     (torn / "latents/3_0.safetensors").unlink()
     refused("3_0.safetensors is missing", candidates=torn)
+    refused("needs? maps of inconsistency", cfg=CFG.model_copy(update={"dense": "own"}))
+    unscored = [row.model_copy(update={"margin": None}) for row in map(pair, range(PROMPTS))]
+    by_margin = CFG.model_copy(update={"objective": "margin_weighted"})
+    refused("needs pairs with scores", cfg=by_margin, pairs=write_pairs(tmp_path / "unscored", unscored))
     refused("no families plug-in", cfg=CFG.model_copy(update={"family": "none"}))

@@ -18,6 +18,8 @@ from videogpa.errors import InputError
 from videogpa.families.base import LatentSize, load_tensors
 
 Dense = Literal["off", "own", "contrast"]
+TEMPORAL_FACTORS = (1, 2, 4, 8)
+"""By which autoencoders for video shorten it."""
 Cells = Float[Tensor, "f h w"]
 
 
@@ -78,8 +80,10 @@ def shuffled_in_space(weights: Cells, rng: Generator) -> Cells:
 
 def _shown_latent_frames(frames: int, latent_frames: int) -> int:
     """How many of the latent frames show video: some models put padding in front."""
-    for shown in range(latent_frames, 0, -1):
-        if shown == 1 == frames or (shown > 1 and frames > 1 and (frames - 1) % (shown - 1) == 0):
+    if frames == 1:
+        return 1
+    for shown in range(latent_frames, 1, -1):
+        if (frames - 1) / (shown - 1) in TEMPORAL_FACTORS:
             return shown
     raise InputError(f"maps of {frames} frames do not fit {latent_frames} latent frames: score all frames")
 

@@ -55,21 +55,28 @@ class OffloadedBlock:
     def __init__(self, block: nn.Module, device: torch.device, trained: Iterable[Tensor]):
         ours = {id(parameter) for parameter in trained}
         self.device = device
-        self.stored = [(p, _pinned(p.data, device)) for p in block.parameters() if id(p) not in ours]
+        self.stored = [
+            (module, name, _pinned(parameter.data, device))
+            for module in block.modules()
+            for name, parameter in module.named_parameters(recurse=False)
+            if id(parameter) not in ours
+        ]
         self.evict()
         block.register_forward_pre_hook(lambda *_: self.load())
         # Recomputation ends by an exception as soon as it has all it needs.
         block.register_forward_hook(lambda *_: self.evict(), always_call=True)
 
     def load(self) -> None:
-        """The weights, on the accelerator."""
-        for parameter, data in self.stored:
-            parameter.data = data.to(self.device, non_blocking=True)
+        """The weights, on the accelerator: new tensors, which a backward pass that saw them keeps as long as it must."""
+        for module, name, data in self.stored:
+            there = data.to(self.device, non_blocking=True)
+            module.register_parameter(name, nn.Parameter(there, requires_grad=False))
 
     def evict(self) -> None:
         """Empty weights; the memory is free once the last operation on them is done."""
-        for parameter, data in self.stored:
-            parameter.data = data.new_empty(0, device=self.device)
+        for module, name, data in self.stored:
+            empty = data.new_empty(0, device=self.device)
+            module.register_parameter(name, nn.Parameter(empty, requires_grad=False))
 
 
 def offload_blocks(transformer: nn.Module, device: torch.device, trained: Iterable[Tensor]) -> None:

@@ -1,0 +1,29 @@
+import torch
+
+from videogpa.dpo.reference_cache import ReferenceCache
+
+
+def test_errors_come_back_exactly_from_the_file(tmp_path):
+    cache = ReferenceCache(tmp_path / "reference.jsonl")
+    assert cache.find(["a", "b"]) is None
+    sides = torch.rand(2, 3, generator=torch.Generator().manual_seed(0))
+    cache.add(["a", "b", "c"], (sides[0], sides[1]), write=True)
+    again = ReferenceCache(tmp_path / "reference.jsonl")
+    chosen, rejected = again.find(["c", "a"])
+    assert torch.equal(chosen, sides[0][[2, 0]])
+    assert torch.equal(rejected, sides[1][[2, 0]])
+    assert again.find(["a", "d"]) is None
+
+
+def test_the_first_value_stays_and_a_torn_line_is_dropped(tmp_path):
+    path = tmp_path / "reference.jsonl"
+    cache = ReferenceCache(path)
+    cache.add(["a"], (torch.ones(1), torch.zeros(1)), write=True)
+    cache.add(["a", "b"], (torch.full((2,), 5.0), torch.full((2,), 6.0)), write=False)
+    assert cache.find(["a", "b"])[0].tolist() == [1.0, 5.0]
+    with path.open("a") as file:
+        file.write('{"key": "c", "chos')
+    again = ReferenceCache(path)
+    assert again.known == {"a": (1.0, 0.0)}
+    again.add(["c"], (torch.ones(1), torch.ones(1)), write=True)
+    assert ReferenceCache(path).known.keys() == {"a", "c"}
