@@ -39,10 +39,12 @@ class Prompt(Row):
 
 
 class Candidate(Row):
-    """One video of one (prompt, seed). Paths are relative to the candidates folder."""
+    """One video of one (prompt, seed). Paths are relative to the candidates folder; `seed` is None for a video that
+    was made elsewhere.
+    """
 
     prompt_id: str
-    seed: int
+    seed: int | None = None
     video: str | None = None
     preview: str | None = None
     latents: str | None = None
@@ -77,14 +79,17 @@ class Score(Row):
 
 
 class PreferencePair(Row):
-    """Two candidates of one prompt; `margin` = chosen value - rejected value in the direction of better."""
+    """Two candidates of one prompt; `margin` = chosen value - rejected value in the direction of better.
+
+    A number is None where the source of a preference gives none (a vote).
+    """
 
     prompt_id: str
     chosen: str
     rejected: str
-    chosen_value: FiniteFloat
-    rejected_value: FiniteFloat
-    margin: FiniteFloat
+    chosen_value: FiniteFloat | None = None
+    rejected_value: FiniteFloat | None = None
+    margin: FiniteFloat | None = None
 
 
 class EvalRow(Row):

@@ -160,6 +160,7 @@ def _evaluate_arm(
     for candidate in read_rows(samples, Candidate):
         # A candidate that failed was not scored; its own row says why.
         found = scores.get(candidate.id, candidate)
+        assert candidate.seed is not None
         rows.append(
             EvalRow(
                 id=f"{arm}/{candidate.id}",

@@ -248,8 +248,9 @@ def _arm_source(run: FinishedRun, row: EvalRow, name: str) -> SourceClip:
 def _preferences(run: FinishedRun, page: Path) -> dict[str, Any]:
     """How candidates became pairs, and some of these, spread evenly over the ranking by margin."""
     values = {i: v for i, s in run.scores.items() if (v := s.metrics.get(run.pair_metric)) is not None}
-    ranked = sorted(run.pairs, key=lambda p: (-p.margin, p.id))
-    chosen, rejected = [p.chosen_value for p in ranked], [p.rejected_value for p in ranked]
+    ranked = sorted(run.pairs, key=lambda p: (-(p.margin or 0.0), p.id))
+    chosen = [p.chosen_value for p in ranked if p.chosen_value is not None]
+    rejected = [p.rejected_value for p in ranked if p.rejected_value is not None]
     return {
         "metric": run.pair_metric,
         "prompts": len(run.train_prompts),
