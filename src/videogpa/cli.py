@@ -42,6 +42,8 @@ Reward = Annotated[
     str, typer.Option(help="consistency, paper, alignment, or a metric (`videogpa list metrics`)")
 ]
 Model = Annotated[str, typer.Option(help="'embedded' or a diffusers folder")]
+FamilyName = Annotated[str, typer.Option(help="see `videogpa list families`")]
+Precision = Annotated[Literal["float32", "bfloat16"], typer.Option()]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -178,7 +180,7 @@ def sample(
     prompt: Annotated[str | None, typer.Option(help="one caption instead of a prompts folder")] = None,
     image: Annotated[Path | None, typer.Option(help="the first frame of the one prompt")] = None,
     model: Model = "embedded",
-    family: Annotated[str, typer.Option(help="see `videogpa list families`")] = "wan",
+    family: FamilyName = "wan",
     lora: Annotated[str | None, typer.Option(help="'embedded', a LoRA folder or a safetensors file")] = None,
     lora_strength: float = 1.0,
     candidates: Annotated[int, typer.Option(min=1, help="videos per prompt")] = 1,
@@ -195,7 +197,7 @@ def sample(
     width: int = 48,
     steps: int = 8,
     guidance_scale: float = 1.0,
-    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option()] = "float32",
+    dtype: Precision = "float32",
     device: str = "cpu",
     workers: Workers = CORES,
     overwrite: Overwrite = False,
@@ -217,7 +219,7 @@ def sample(
     cfg = sample_stage.SampleConfig(
         family=family, model=model, lora=lora, lora_strength=lora_strength, candidates=best_of or candidates,
         seed=seed, frames=frames, height=height, width=width, steps=steps, guidance_scale=guidance_scale,
-        dtype=dtype, device=device,
+        dtype=dtype, device=device, accepted_licenses=tuple(accept_license or ()),
     )  # fmt: skip
     drawn = sample_stage.run(cfg, prompts, out / "candidates", workers=workers, overwrite=overwrite)
     if best_of is None:
@@ -262,7 +264,7 @@ def pair(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Form preference pairs from scores."""
+    """Form preference pairs from scores. Pairs made elsewhere: `videogpa import-pairs`."""
     from videogpa.stages.pair import PairConfig, run
     from videogpa.stages.score import reward_metric
 
@@ -276,23 +278,152 @@ def pair(
     print(run(cfg, scores, out, overwrite=overwrite))
 
 
+@app.command("import-pairs")
+def import_pairs(
+    source: Annotated[str, typer.Argument(help="a folder or file of pairs, or owner/name of a dataset")],
+    out: Out,
+    format: Annotated[
+        Literal["videogpa", "folders", "table"] | None, typer.Option(help="recognised where not given")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="ROLE=NAME of a table's column, such as prompt=caption; repeatable"),
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="the score that orders published videos")] = None,
+    higher_is_better: Annotated[bool | None, typer.Option(help="the direction of --metric")] = None,
+    min_gap: Annotated[float | None, typer.Option(min=0)] = None,
+    min_motion: Annotated[float | None, typer.Option(min=0)] = None,
+    previews: bool = True,
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Preference pairs made elsewhere, as artifacts to encode and train on (docs/pairs.md)."""
+    from videogpa.stages.import_pairs import run
+    from videogpa.stages.pair_sources import ImportConfig
+
+    given = {
+        "format": format, "metric": metric, "higher_is_better": higher_is_better, "min_gap": min_gap,
+        "min_motion": min_motion,
+    }  # fmt: skip
+    cfg = _config(
+        ImportConfig,
+        {name: value for name, value in given.items() if value is not None}
+        | {
+            "columns": dict(_name_and_value(entry, "--column") for entry in column or []),
+            "previews": previews,
+        },
+    )
+    print(run(cfg, source, out, workers=workers, overwrite=overwrite))
+    _exit_if_rows_failed(*(out / part for part in ("prompts", "candidates", "pairs")))
+
+
+@app.command()
+def encode(
+    candidates: Annotated[Path, typer.Argument(help="candidates whose videos have no latents")],
+    prompts: Annotated[Path, typer.Argument(help="their prompts folder")],
+    out: Out,
+    model: Model = "embedded",
+    family: FamilyName = "wan",
+    frames: Annotated[int | None, typer.Option(min=1, help="keep the first so many frames")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="crop and resize, with --width")] = None,
+    width: Annotated[int | None, typer.Option(min=1)] = None,
+    dtype: Precision = "float32",
+    device: str = "cpu",
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Latents and conditioning of videos that come without them, for training."""
+    from videogpa.stages.encode import EncodeConfig, run
+
+    cfg = EncodeConfig(
+        family=family, model=model, frames=frames, height=height, width=width, dtype=dtype, device=device
+    )
+    print(run(cfg, candidates, prompts, out, workers=workers, overwrite=overwrite))
+    _exit_if_rows_failed(out)
+
+
+@app.command("export-pairs")
+def export_pairs(
+    pairs: Annotated[Path, typer.Argument(help="a pairs folder")],
+    candidates: Annotated[Path, typer.Argument(help="the candidates folder that the pairs refer to")],
+    prompts: Annotated[Path, typer.Argument(help="their prompts folder")],
+    out: Out,
+    format: Annotated[Literal["videogpa", "huggingface", "simpletuner"], typer.Option()] = "huggingface",
+    video: Annotated[Literal["lossless", "mp4"], typer.Option()] = "lossless",
+    scores: Annotated[Path | None, typer.Option(help="a scores folder, for the published format")] = None,
+    license: Annotated[str | None, typer.Option(help="goes on the dataset's card")] = None,
+    title: str = "Video preference pairs",
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write pairs for other programs (docs/pairs.md)."""
+    from videogpa.stages.export_pairs import ExportConfig, run
+
+    cfg = ExportConfig(format=format, video=video, license=license, title=title)
+    print(run(cfg, pairs, candidates, prompts, out, scores=scores, workers=workers, overwrite=overwrite))
+    _exit_if_rows_failed(out)
+
+
+@app.command("error-maps")
+def error_maps(
+    scores: Annotated[Path, typer.Argument(help="a scores folder with the geometry of its candidates")],
+    out: Out,
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Where every scored video is inconsistent, for dense preferences (`train --maps`)."""
+    from videogpa.stages.error_maps import run
+
+    print(run(scores, out, workers=workers, overwrite=overwrite))
+    _exit_if_rows_failed(out)
+
+
 @app.command()
 def train(
     pairs: Annotated[Path, typer.Argument(help="a pairs folder")],
     candidates: Annotated[Path, typer.Argument(help="the candidates folder that the pairs refer to")],
-    out: Out,
+    out: Annotated[Path | None, typer.Option(help="folder to write; a training in it goes on")] = None,
     model: Model = "embedded",
     config: Annotated[
         Path | None, typer.Option(help="JSON with fields of the training configuration")
     ] = None,
+    maps: Annotated[Path | None, typer.Option(help="a folder of error maps, for dense preferences")] = None,
+    cache_reference: Annotated[
+        int | None,
+        typer.Option(min=1, help="fixed draws of noise per pair, so that the base runs once for each"),
+    ] = None,
+    reference_cache: Annotated[
+        Path | None, typer.Option(help="file of the base's errors, to be shared by trainings")
+    ] = None,
+    accept_license: AcceptedLicenses = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="print expected memory and time, and train nothing")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a LoRA on preference pairs."""
-    from videogpa.stages.train import TrainConfig, run
+    from videogpa.dpo.config import TrainConfig
+    from videogpa.stages.train import plan_of, run
     from videogpa.weights import model_folder
 
     cfg = _read_config(TrainConfig, config)
-    print(run(cfg, pairs, candidates, model_folder(model), out, overwrite=overwrite))
+    changes: dict[str, Any] = {}
+    if cache_reference is not None:
+        changes["reference_draws"] = cache_reference
+    if accept_license:
+        changes["accepted_licenses"] = tuple(accept_license)
+    cfg = cfg.model_copy(update=changes)
+    if plan:
+        print(*plan_of(cfg, pairs, candidates, model_folder(model), maps=maps).lines(), sep="\n")
+        return
+    if out is None:
+        raise InputError("give --out FOLDER for the LoRA, or --plan")
+    print(
+        run(
+            cfg, pairs, candidates, model_folder(model), out, maps=maps, reference_cache=reference_cache,
+            overwrite=overwrite,
+        )
+    )  # fmt: skip
 
 
 @app.command()
@@ -405,6 +536,9 @@ def list_plugins(
     if kind == "geometry":
         _print_geometries()
         return
+    if kind == "families":
+        _print_families()
+        return
     for name in available(kind):
         print(f"{name:18} {describe(kind, name)}")
 
@@ -472,6 +606,20 @@ def _print_geometries() -> None:
             print(f"{'':18}{says['INSTALL']}")
 
 
+def _print_families() -> None:
+    """One line a published variant: the memory of its transformer's weights in bfloat16 (and in 8 bits)."""
+    from videogpa.families.variants import variants_of
+    from videogpa.licenses import PERMISSIVE
+
+    print(f"{'family':18}{'variant':16}{'GiB (8 bit)':14}{'licence':46}published as")
+    for name in available("families"):
+        for variant, says in variants_of(name).items():
+            gib = 1e9 * says.parameters / 2**30
+            gate = "" if says.license in PERMISSIVE else " (consent)"
+            memory = f"{2 * gib:.1f} ({gib:.1f})"
+            print(f"{name:18}{variant:16}{memory:14}{says.license + gate:46}{says.repository}")
+
+
 def _score_config(geometry: str, options: list[str] | None, accepted: list[str] | None, **fields: Any):
     from videogpa.stages.score import ScoreConfig
 
@@ -483,11 +631,11 @@ def _score_config(geometry: str, options: list[str] | None, accepted: list[str] 
     )
 
 
-def _name_and_value(entry: str) -> tuple[str, str | int | float | bool]:
+def _name_and_value(entry: str, option: str = "--geometry-option") -> tuple[str, str | int | float | bool]:
     """`NAME=VALUE`; a value that JSON reads as a number or truth value is one."""
     name, separator, text = entry.partition("=")
     if not (name and separator and text):
-        raise InputError(f"--geometry-option '{entry}' is not of the form NAME=VALUE")
+        raise InputError(f"{option} '{entry}' is not of the form NAME=VALUE")
     try:
         value = json.loads(text)
     except ValueError:
@@ -504,6 +652,15 @@ def _read_config(config_type, path: Path | None):
         return config_type.model_validate_json(path.read_text())
     except (OSError, ValidationError) as error:
         raise InputError(f"cannot use the configuration {path}: {error}") from error
+
+
+def _config(config_type, fields: dict[str, Any]):
+    from pydantic import ValidationError
+
+    try:
+        return config_type(**fields)
+    except ValidationError as error:
+        raise InputError(str(error)) from error
 
 
 def _exit_if_rows_failed(*artifacts: Path) -> None:

@@ -85,7 +85,16 @@ def test_samples_become_a_lora(arm, tmp_path):
                 write_image(tmp_path / "prompts" / f"{row}.png", image)
             prompts.append(Prompt(id=row, text=TEXT, image=None if image is None else f"{row}.png"))
         prompts.finish(["a", "b"])
-    drawn = SampleConfig(family=name, model=str(family.folder), candidates=2, height=32, width=32, steps=2)
+    accepted = (license_of(name, family.folder),)
+    drawn = SampleConfig(
+        accepted_licenses=accepted,
+        family=name,
+        model=str(family.folder),
+        candidates=2,
+        height=32,
+        width=32,
+        steps=2,
+    )
     candidates = sample.run(drawn, tmp_path / "prompts", tmp_path / "candidates")
     with open_artifact(
         tmp_path / "pairs", stage="pair", config=FilePrompts(), inputs={}, row_type=PreferencePair
@@ -102,7 +111,7 @@ def test_samples_become_a_lora(arm, tmp_path):
         pairs.finish(["a", "b"])
     cfg = TrainConfig(
         family=name, rank=2, steps=3, batch_pairs=2, held_out_fraction=0, learning_rate=1e-2,
-        stop_at_chosen_rise=None, accepted_licenses=(license_of(name, family.folder),),
+        stop_at_chosen_rise=None, accepted_licenses=accepted,
     )  # fmt: skip
     trained = train.run(cfg, tmp_path / "pairs", candidates, family.folder, tmp_path / "lora")
     again = type(family)(family.folder)

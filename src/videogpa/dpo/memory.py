@@ -67,7 +67,7 @@ class OffloadedBlock:
         block.register_forward_hook(lambda *_: self.evict(), always_call=True)
 
     def load(self) -> None:
-        """The weights, on the accelerator: new tensors, which a backward pass that saw them keeps as long as it must."""
+        """The weights on the accelerator, in new tensors: a backward pass that saw them keeps them."""
         for module, name, data in self.stored:
             there = data.to(self.device, non_blocking=True)
             module.register_parameter(name, nn.Parameter(there, requires_grad=False))

@@ -135,8 +135,7 @@ class Family:
         index = read_index(self.folder, "cogvideox", PIPELINES)
         self.pipeline_class = PIPELINES[index["_class_name"]]
         self.takes_image = self.pipeline_class is CogVideoXImageToVideoPipeline
-        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype)
-        self.transformer.to(self.device)
+        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype, self.device)
         self.scheduler = load_scheduler(self.folder, index)
         predicts_v = self.scheduler.config.get("prediction_type") == "v_prediction"
         if not (predicts_v and hasattr(self.scheduler, "alphas_cumprod")):

@@ -33,12 +33,18 @@ def read_index(folder: Path, family: str, pipelines: Collection[str]) -> dict[st
     return index
 
 
-def load_frozen(model: Any, folder: Path, subfolder: str, dtype: torch.dtype) -> nn.Module:
+def load_frozen(
+    model: Any, folder: Path, subfolder: str, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> nn.Module:
     """A model of the class `model`, frozen. Weights that are missing or left over are an error, never a warning.
+
+    On the device `meta` it is built from its configuration alone, without memory for weights.
 
     Raises:
         InputError: the files are missing or broken, or do not fit their configuration.
     """
+    if torch.device(device).type == "meta":
+        return _without_weights(model, folder, subfolder, dtype)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -55,7 +61,20 @@ def load_frozen(model: Any, folder: Path, subfolder: str, dtype: torch.dtype) ->
             raise InputError(
                 f"cannot load the model folder {folder}: {subfolder}: {problem.replace('_', ' ')}, first {first}"
             )
-    return loaded.requires_grad_(False).eval()
+    return loaded.requires_grad_(False).eval().to(device)
+
+
+def _without_weights(model: Any, folder: Path, subfolder: str, dtype: torch.dtype) -> nn.Module:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with torch.device("meta"):
+            built = model.from_config(model.load_config(folder, subfolder=subfolder))
+        return built.to(dtype).requires_grad_(False).eval()
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise cannot_load(folder, error) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def load_pipeline(

@@ -113,8 +113,7 @@ class Family:
         self.scheduler = load_scheduler(self.folder, index)
         self._check_scheduler()
         self.frames_per_latent, self.pixels_per_latent = _compression(self.folder)
-        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype)
-        self.transformer.to(self.device)
+        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype, self.device)
         self._check_patches()
         self.num_train_timesteps = self.scheduler.config.num_train_timesteps
 

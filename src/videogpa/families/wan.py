@@ -115,8 +115,7 @@ class Family:
         self.boundary: float | None = index.get("boundary_ratio")
         self.class_name = index["_class_name"]
         self.expand_timesteps = bool(index.get("expand_timesteps", False))
-        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, expert, dtype)
-        self.transformer.to(self.device)
+        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, expert, dtype, self.device)
         self.scheduler = load_scheduler(self.folder, index)
         self.shift = _training_shift(self.folder, self.scheduler.config)
         self.num_train_timesteps = self.scheduler.config.num_train_timesteps

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from videogpa.artifact import open_artifact, read_rows
 from videogpa.engines.local import map_rows
 from videogpa.errors import RowFailed
+from videogpa.families.variants import require_licensed
 from videogpa.plugin import load
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_image, write_master, write_preview
@@ -19,6 +20,8 @@ from videogpa.weights import lora_folder, model_folder
 
 class SampleConfig(BaseModel):
     """What to draw with which model. The defaults fit the embedded model.
+
+    `accepted_licenses` are those of model weights that need consent (`videogpa list families`).
 
     `previews` adds an MP4 for every video, for eyes only; nothing else needs them.
     """
@@ -41,6 +44,7 @@ class SampleConfig(BaseModel):
     fps: float = Field(default=8, gt=0)
     previews: bool = True
     keep_latents: bool = True
+    accepted_licenses: tuple[str, ...] = ()
 
 
 def candidate_seed(seed: int, prompt_id: str, index: int) -> int:
@@ -55,6 +59,8 @@ def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwr
     """Draw all candidates of all prompts; finished ones are kept on a rerun."""
     rows = [p for p in read_rows(prompts, Prompt) if p.status == "ok"]
     inputs = {"prompts": prompts, "model": model_folder(cfg.model)}
+    if inputs["model"].is_dir():
+        require_licensed(cfg.family, inputs["model"], cfg.accepted_licenses)
     if cfg.lora is not None:
         inputs["lora"] = lora_folder(cfg.lora)
     # What lies on disk is compared by content, not by where it lies.

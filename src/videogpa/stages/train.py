@@ -20,6 +20,7 @@ from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.diffusion import side_errors
 from videogpa.dpo.lora import LORA_FILES, lora_parameters, save_lora
 from videogpa.dpo.pairs import Reading, TrainingPair, generator, load_pairs, read_batch, split
+from videogpa.dpo.plan import Plan, matmul_rate, on_meta, plan
 from videogpa.dpo.reference_cache import ReferenceCache
 from videogpa.dpo.training import CHECKPOINT, LOG, Data, train
 from videogpa.errors import InputError
@@ -105,6 +106,29 @@ def run(
             for folder in folders:
                 (folder / CHECKPOINT).unlink(missing_ok=True)
     return out
+
+
+def plan_of(
+    cfg: TrainConfig, pairs: Path, candidates: Path, model: Path, *, maps: Path | None = None
+) -> Plan:
+    """What the training would take on this machine's device; nothing of the model but its configuration is read.
+
+    Raises:
+        InputError: as `run`.
+    """
+    device = Accelerator().device
+    dtype = getattr(torch, cfg.precision)
+    training, _ = split(
+        load_pairs(pairs, candidates, cfg.labels, cfg.seed, maps if cfg.dense != "off" else None),
+        cfg.held_out_fraction,
+        cfg.seed,
+    )
+    family = load("families", cfg.family).Family(model, dtype=dtype, device="meta")
+    reading = Reading(dense=cfg.dense, seed=cfg.seed)
+    batch = on_meta(
+        read_batch(family, training[:1], reading, generator(0)), cfg.micro_pairs or cfg.batch_pairs
+    )
+    return plan(cfg, family, batch, len(training), matmul_rate(dtype, device))
 
 
 def _load_expert(cfg: TrainConfig, model: Path, accelerator: Accelerator, expert: str | None) -> VideoFamily:
