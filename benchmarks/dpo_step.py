@@ -2,8 +2,8 @@
 
     python benchmarks/dpo_step.py --result benchmarks/dpo_step_cpu1_DATE
 
-The published step (`published_step.py`) is written down independently of the package: four forwards, a second copy of the
-weights. All arms start from the same LoRA, take their steps in turns and must find the same loss; a figure is the
+The published step (`published_step.py`) is written down independently of the package: four forwards, a second copy of
+the weights. All arms start from the same LoRA, take their steps in turns and must find the same loss; a figure is the
 median over rounds, in seconds of processor time of one thread and in seconds by the clock.
 """
 

@@ -1,5 +1,6 @@
 """The command line: parse, run a stage, print where the result is."""
 
+import inspect
 import json
 import os
 import sys
@@ -476,6 +477,18 @@ def run_recipe(
     reward: Annotated[
         str | None, typer.Option(help="make preferences by consistency, paper, alignment, or a metric")
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="of a published model's recipe: its diffusers folder")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="its training prompts, as `prompts files` reads")
+    ] = None,
+    held_out: Annotated[Path | None, typer.Option(help="its held-out prompts")] = None,
+    geometry: Geometry = "sfm",
+    geometry_option: GeometryOptions = None,
+    accept_license: AcceptedLicenses = None,
+    device: str = "cuda",
+    exact: Annotated[bool, typer.Option("--exact", help="its settings as published, not corrected")] = False,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
@@ -483,7 +496,22 @@ def run_recipe(
     from videogpa.plugin import load
     from videogpa.run import run, with_reward
 
-    cfg = load("recipes", recipe).recipe()
+    given: dict[str, Any] = {}
+    if (
+        model
+        or prompts
+        or held_out
+        or "given" in inspect.signature(load("recipes", recipe).recipe).parameters
+    ):
+        given = {
+            "model": None if model is None else str(model), "prompts": prompts, "held_out": held_out,
+            "geometry": geometry, "geometry_options": dict(_name_and_value(e) for e in geometry_option or []),
+            "accepted_licenses": tuple(accept_license or ()), "device": device, "exact": exact,
+        }  # fmt: skip
+    try:
+        cfg = load("recipes", recipe).recipe(**given)
+    except TypeError as error:
+        raise InputError(f"the recipe {recipe} takes no model and no prompts: {error}") from error
     if reward is not None:
         cfg = with_reward(cfg, reward)
     print(run(cfg, out, workers=workers, overwrite=overwrite) / "index.html")

@@ -21,7 +21,7 @@ SHARED_MODULES = {
         *("depth_network", "network_folder", "marigold_pipeline", "enlargement"),
     },
     "metrics": {"base", "warping", "perceptual", "reprojection", "exposure", "fusion", "full_size"},
-    "recipes": set(),
+    "recipes": {"published"},
     "export": {"base"},
 }
 

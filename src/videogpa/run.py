@@ -62,7 +62,8 @@ def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> 
     for judged in (cfg.score, cfg.evaluate.score):
         score.check(judged)
     # Every stage starts workers of its own; what they need is imported once.
-    preload("videogpa.families.wan", "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
+    family = cfg.sample.family if "." in cfg.sample.family else f"videogpa.families.{cfg.sample.family}"
+    preload(family, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
     say = _Steps(total=6)
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)

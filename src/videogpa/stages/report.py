@@ -133,7 +133,11 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
         scores={s.id: s for s in read_rows(parts["scores"], Score)},
         pairs=read_rows(parts["pairs"], PreferencePair),
         dropped=json.loads((parts["pairs"] / "dropped.json").read_bytes()),
-        trainings={arm: _training(lora, records[f"LoRA {arm}"]) for arm, lora in loras.items()},
+        trainings={
+            name: training
+            for arm, lora in loras.items()
+            for name, training in _trainings(arm, lora, records[f"LoRA {arm}"]).items()
+        },
         rows=read_rows(evaluation, EvalRow),
         summary=summary,
         primary=trained_by or CONSISTENCY,
@@ -319,11 +323,23 @@ def _curve(training: Training, column: str) -> Curve:
     )
 
 
-def _training(folder: Path, record: dict[str, Any]) -> Training:
-    with (folder / "log.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+def _trainings(arm: str, folder: Path, record: dict[str, Any]) -> dict[str, Training]:
+    """The arm's training, or one for each expert of its model; the first goes by the arm's name."""
     outcome = json.loads((folder / "training.json").read_bytes())
-    return Training(config=record["config"], outcome=outcome, rows=rows)
+    experts = outcome.get("experts")
+    if experts is None:
+        return {arm: Training(config=record["config"], outcome=outcome, rows=_log_of(folder))}
+    return {
+        f"{arm} {expert}" if number else arm: Training(
+            config=record["config"], outcome=outcome | of_expert, rows=_log_of(folder / expert)
+        )
+        for number, (expert, of_expert) in enumerate(experts.items())
+    }
+
+
+def _log_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _provenance(run: FinishedRun) -> dict[str, Any]:
