@@ -124,7 +124,13 @@ def _lora(cfg: TrainConfig, folder: Path, arm: str) -> None:
     inputs = {"pairs": folder / "pairs", "candidates": folder / "candidates"}
     with _artifact(out, "train", cfg, Row, inputs) as artifact:
         _log(cfg, out, len(arm))
-        outcome = {"last_step": cfg.steps, "exported_step": cfg.steps, "stopped_early": False, "pairs": 3}
+        outcome = {
+            "last_step": cfg.steps,
+            "exported_step": cfg.steps,
+            "stopped_early": False,
+            "beta": 2000.0,
+            "pairs": 3,
+        }
         write_json_atomic(out / "training.json", outcome | {"held_out_pairs": 1, "health": None})
         artifact.finish([], ["log.csv", "training.json"])
 
