@@ -1,10 +1,21 @@
 import pytest
 import torch
+from diffusers.optimization import get_scheduler
 
 from tests.dpo.test_diffusion import batch, disturb
+from videogpa.dpo import memory
+from videogpa.dpo.checkpoint import Progression, copy_weights, restore, save
 from videogpa.dpo.diffusion import pair_errors
 from videogpa.dpo.lora import add_lora, lora_parameters
-from videogpa.dpo.memory import OffloadedBlock, blocks_of, offload_blocks, recompute_blocks
+from videogpa.dpo.memory import (
+    OffloadedBlock,
+    blocks_of,
+    offload_blocks,
+    optimizer_class,
+    quantize_base,
+    recompute_blocks,
+)
+from videogpa.errors import InputError
 from videogpa.families.wan import Family
 
 
@@ -70,3 +81,62 @@ def test_a_block_that_fails_gives_its_memory_back():
 
 def test_blocks_are_those_of_the_models_lists(trained):
     assert blocks_of(trained.transformer) == list(trained.transformer.blocks)
+
+
+def test_a_base_in_eight_bits_draws_nearly_the_same_and_takes_a_lora(ti2v_folder):
+    pytest.importorskip("torchao")
+    family, exact = Family(ti2v_folder), Family(ti2v_folder)
+    given = batch(first_frame=False)
+    quantize_base(family.transformer)
+    with torch.no_grad():
+        expected = exact.predict(given.chosen, given.t, given.conditioning)
+        found = family.predict(given.chosen, given.t, given.conditioning)
+    assert not torch.equal(found, expected)
+    assert (found - expected).norm() / expected.norm() < 0.02
+    add_lora(family, rank=4, alpha=8.0, seed=0)
+    disturb(family)
+    _, gradient = gradients(family)
+    assert all(tensor.abs().max() > 0 for tensor in gradient.values())
+
+
+def test_moments_in_eight_bits_survive_a_checkpoint(family, tmp_path, monkeypatch):
+    pytest.importorskip("torchao")
+    # Compiling the update takes longer than all these tests.
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+
+    def training():
+        torch.manual_seed(0)
+        lora = {name: torch.nn.Parameter(torch.randn(64, 128)) for name in "ab"}
+        optimizer = optimizer_class("adamw_8bit")(lora.values(), lr=1e-2)
+        return lora, optimizer, get_scheduler("constant", optimizer)
+
+    def steps(lora, optimizer, schedule, numbers):
+        for number in numbers:
+            for parameter in lora.values():
+                parameter.grad = torch.randn(64, 128, generator=torch.Generator().manual_seed(number))
+            optimizer.step()
+            schedule.step()
+
+    lora, optimizer, schedule = training()
+    steps(lora, optimizer, schedule, range(3))
+    save(
+        tmp_path / "c",
+        Progression(step=3, kept=copy_weights(lora)),
+        lora,
+        copy_weights(lora),
+        optimizer,
+        schedule,
+    )
+    steps(lora, optimizer, schedule, range(3, 5))
+    again, other, other_schedule = training()
+    restore(tmp_path / "c", again, copy_weights(again), other, other_schedule)
+    steps(again, other, other_schedule, range(3, 5))
+    assert all(torch.equal(again[name], lora[name]) for name in lora)
+
+
+def test_what_needs_torchao_says_so(family, monkeypatch):
+    monkeypatch.setattr(memory, "installed", lambda modules: False)
+    with pytest.raises(InputError, match=r"pip install 'videogpa\[low-memory\]'"):
+        quantize_base(family.transformer)
+    with pytest.raises(InputError, match="adamw_8bit needs torchao"):
+        optimizer_class("adamw_8bit")

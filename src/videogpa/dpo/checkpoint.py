@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -13,6 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from videogpa.dpo.health import ChosenGuard, Health
 from videogpa.families.base import load_tensors, save_tensors
+
+ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +39,27 @@ def save(
     schedule: LambdaLR,
 ) -> None:
     """Write everything that the next step depends on, atomically."""
-    moments = dict(zip(lora, optimizer.state_dict()["state"].values(), strict=True))
+    moments = {name: optimizer.state[parameter] for name, parameter in lora.items()}
     tensors = {
         **{f"lora/{name}": tensor for name, tensor in lora.items()},
         **{f"ema/{name}": tensor for name, tensor in ema.items()},
         **{f"kept/{name}": tensor for name, tensor in now.kept.items()},
-        **{f"adam/{key}/{name}": moments[name][key] for name in lora for key in moments[name]},
+        **{
+            f"adam/{key}/{name}{part}": tensor
+            for name in lora
+            for key in ADAM
+            for part, tensor in _parts(moments[name][key]).items()
+        },
     }
     state = {
         "step": now.step,
         "kept_step": now.kept_step,
         "kept_health": asdict(now.kept_health) if now.kept_health else None,
         "guard": asdict(now.guard),
-        "schedule": {k: v for k, v in schedule.state_dict().items() if k in ("last_epoch", "_last_lr")},
+        "schedule": {
+            "last_epoch": schedule.last_epoch,
+            "_last_lr": [float(lr) for lr in schedule.get_last_lr()],
+        },
     }
     save_tensors(path, tensors, {"state": json.dumps(state)})
 
@@ -71,12 +82,16 @@ def restore(
     set_weights(lora, part("lora/"))
     device = next(iter(lora.values())).device
     ema.update({name: value.to(device) for name, value in part("ema/").items()})
-    moments = {key: part(f"adam/{key}/") for key in ("step", "exp_avg", "exp_avg_sq")}
-    per_parameter = {i: {key: moments[key][name] for key in moments} for i, name in enumerate(lora)}
+    for name, parameter in lora.items():
+        optimizer.state[parameter] = {
+            key: _moment(optimizer, parameter, key, part(f"adam/{key}/{name}")) for key in ADAM
+        }
     schedule.load_state_dict(schedule.state_dict() | state["schedule"])
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": per_parameter})
     for group, lr in zip(optimizer.param_groups, schedule.get_last_lr(), strict=True):
-        group["lr"] = lr
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
     return Progression(
         step=state["step"],
         kept={name: value.to(device) for name, value in part("kept/").items()},
@@ -84,6 +99,22 @@ def restore(
         kept_health=Health(**state["kept_health"]) if state["kept_health"] else None,
         guard=ChosenGuard(**state["guard"]),
     )
+
+
+def _parts(moment: Tensor) -> dict[str, Tensor]:
+    """The tensor itself, or the tensors that a moment in 8 bits consists of, by the ending of their name."""
+    names = getattr(moment, "tensor_attrs", None)
+    return {"": moment} if names is None else {f"/{name}": getattr(moment, name) for name in names}
+
+
+def _moment(optimizer: Any, parameter: nn.Parameter, key: str, parts: dict[str, Tensor]) -> Tensor:
+    if "" in parts:
+        # A step's number stays where the optimizer wants it.
+        return parts[""] if key == "step" else parts[""].to(parameter.device)
+    moment = optimizer._new_buffer(parameter, key == "exp_avg")
+    for ending, tensor in parts.items():
+        getattr(moment, ending.removeprefix("/")).copy_(tensor)
+    return moment
 
 
 def copy_weights(lora: Mapping[str, Tensor]) -> dict[str, Tensor]:

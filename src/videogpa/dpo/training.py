@@ -97,7 +97,7 @@ def train(
                 raise InputError(f"the loss is {loss.item()} at step {step}: lower learning_rate or beta")
             _sum_gradients(lora, accelerator)
             grad_norm = nn.utils.clip_grad_norm_(lora.values(), cfg.max_grad_norm)
-            lr = schedule.get_last_lr()[0]
+            lr = float(schedule.get_last_lr()[0])
             optimizer.step()
             schedule.step()
             _follow(ema, lora, cfg.ema_decay or 0.0)
