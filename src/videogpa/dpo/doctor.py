@@ -113,3 +113,192 @@ def diagnose(training: Training, probes: Mapping[str, Change] | None = None) -> 
     )
     found = [disease(training) for disease in diseases] if training.rows else []
     return [verdict for verdict in [*found, *_of_videos(probes or {})] if verdict]
+
+
+def diverged(training: Training) -> Verdict | None:
+    """A figure is no number, or both errors left the base's far behind."""
+    remedy = (
+        f"Lower learning_rate (now {training.config.learning_rate:g}) to a tenth, or max_grad_norm; "
+        "begin again, these weights are lost"
+    )
+    for row in training.rows:
+        broken = [name for name, value in row.items() if not math.isfinite(value)]
+        if broken:
+            figure = f"{broken[0]} is {row[broken[0]]} at step {row['step']:.0f}"
+            return Verdict(name="diverged", figure=figure, remedy=remedy)
+    if not training.rows:
+        return None
+    rise = min(_mean(training.late, "chosen_change"), _mean(training.late, "rejected_change"))
+    if rise <= DESTROYED:
+        return None
+    figure = f"both errors are at least {rise:.0%} above the base's in the last steps (limit {DESTROYED:.0%})"
+    return Verdict(name="diverged", figure=figure, remedy=remedy)
+
+
+def no_op(training: Training) -> Verdict | None:
+    """The LoRA changes nothing, though there was time to."""
+    if not _had_time(training) or "effect" not in training.rows[-1]:
+        return None
+    effect = training.rows[-1]["effect"]
+    if effect >= NO_EFFECT:
+        return None
+    return Verdict(
+        name="no_op",
+        figure=f"the LoRA changes {effect:.1e} of the weights (at least {NO_EFFECT:.0e} is wanted)",
+        remedy=f"Raise learning_rate (now {training.config.learning_rate:g}) or steps, and see that grad_norm is not 0",
+    )
+
+
+def beta_too_small(training: Training) -> Verdict | None:
+    """Nothing ever counts as learnt: every pair pulls as hard as at the start."""
+    if not training.prefers or not _had_time(training):
+        return None
+    saturation = _mean(training.late, "saturation")
+    if saturation >= STRAIGHT:
+        return None
+    # tanh^2(z/2), averaged: the root is about half of the logits' root mean square.
+    logit = 2 * math.sqrt(max(saturation, 0.0))
+    wanted = (
+        f", about {training.beta * WANTED_LOGIT / logit:.0e} by this log" if training.beta and logit else ""
+    )
+    return Verdict(
+        name="beta_too_small",
+        figure=f"saturation {saturation:.1e} in the last steps, logits of {logit:.1g} (at least {STRAIGHT} is wanted)",
+        remedy=f"Raise beta (now {_number(training.beta)}{wanted}) or set it to null, which calibrates it",
+    )
+
+
+def beta_too_large(training: Training) -> Verdict | None:
+    """Pairs are won or lost outright before anything is learnt."""
+    early = training.warm[:EARLY_STEPS]
+    if not training.prefers or len(early) < EARLY_STEPS:
+        return None
+    saturation = _mean(early, "saturation")
+    if saturation <= SATURATED:
+        return None
+    return Verdict(
+        name="beta_too_large",
+        figure=f"saturation {saturation:.2f} in the first {EARLY_STEPS} steps after the warm-up (limit {SATURATED})",
+        remedy=f"Lower beta (now {_number(training.beta)}) or set it to null, which calibrates it",
+    )
+
+
+def random_pairs(training: Training) -> Verdict | None:
+    """Pairs are learnt by heart while new ones stay at one half: the preferences follow no rule that it can learn.
+
+    New are the held-out pairs, and every training pair the first time it comes: figures are taken before the step.
+    """
+    if not training.prefers or training.pairs is None:
+        return None
+    batch = training.config.batch_pairs
+    new = [row for row in training.warm if row["step"] * batch <= training.pairs]
+    known = [row for row in training.late if (row["step"] - 1) * batch >= training.pairs]
+    if not known:
+        return None
+    shares = [(_mean(new, "accuracy"), len(new) * batch)] if new else []
+    if training.evaluations and training.held_out_pairs:
+        shares.append((training.evaluations[-1]["held_out_accuracy"], training.held_out_pairs))
+    count = sum(n for _, n in shares)
+    if not count:
+        return None
+    accuracy = sum(share * n for share, n in shares) / count
+    by_heart = _mean(known, "accuracy")
+    _, high = wilson(accuracy, count)
+    low, _ = wilson(by_heart, len(known) * batch)
+    if high >= LEARNABLE or low <= LEARNT_BY_HEART:
+        return None
+    return Verdict(
+        name="random_pairs",
+        figure=(
+            f"accuracy {accuracy:.2f} on {count} new pairs, at most {high:.2f} (at least {LEARNABLE} is wanted), "
+            f"{by_heart:.2f} on known ones"
+        ),
+        remedy=(
+            "Look at the pairs: a larger min_margin, another metric, labels as_scored; more of them if they are right"
+        ),
+    )
+
+
+def overfitting(training: Training) -> Verdict | None:
+    """Held-out videos got better, then worse, while training went on gaining."""
+    changes = [(row["step"], row["held_out_chosen_change"]) for row in training.evaluations]
+    if len(changes) < 2:
+        return None
+    best_step, best = min(changes, key=lambda change: change[1])
+    rise = changes[-1][1] - best
+    if rise <= FALLEN or _mean(training.late, "chosen_change") >= changes[-1][1] - FALLEN:
+        return None
+    return Verdict(
+        name="overfitting",
+        figure="",
+        remedy=f"Stop at step {best_step:.0f}",
+    )
+
+
+def loser_driven(training: Training) -> Verdict | None:
+    """Pairs are won by drawing the rejected videos worse, and the chosen ones get worse with them."""
+    if not training.prefers or not _had_time(training):
+        return None
+    if training.evaluations:
+        last, where = training.evaluations[-1], "held-out"
+        chosen, rejected = last["held_out_chosen_change"], last["held_out_rejected_change"]
+    else:
+        chosen, rejected = (_mean(training.late, f"{side}_change") for side in ("chosen", "rejected"))
+        where = "training"
+    if not rejected > chosen > WORSENED:
+        return None
+    return Verdict(
+        name="loser_driven",
+        figure=(
+            f"errors of {where} pairs against the base's: chosen {chosen:+.2%} (limit {WORSENED:+.1%}), "
+            f"rejected {rejected:+.2%}"
+        ),
+        remedy="Use objective anchored or safeguarded, a lower learning_rate, or stop earlier (stop_at_chosen_rise)",
+    )
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` independent trials (Wilson 1927)."""
+    z = 1.96
+    centre = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return (centre - half) / (1 + z * z / count), (centre + half) / (1 + z * z / count)
+
+
+def _of_videos(probes: Mapping[str, Change]) -> list[Verdict]:
+    """Motion or sharpness was lost, by more than chance."""
+    known = {
+        "motion": (
+            "static_collapse",
+            "The calmer video tends to win: set motion_match and least_motion when pairing",
+        ),
+        "sharpness": (
+            "blur",
+            "The softer video tends to win: stop earlier, lower learning_rate, or judge by a metric that sees blur",
+        ),
+    }
+    return [
+        Verdict(
+            name=name,
+            figure=(
+                f"{measure} {change.mean:+.1%} against the base [{change.low:+.1%}, {change.high:+.1%}] "
+                f"on {change.count} videos (limit {-LOST:.0%})"
+            ),
+            remedy=remedy,
+        )
+        for measure, (name, remedy) in known.items()
+        if (change := probes.get(measure)) and change.mean < -LOST and change.high < 0
+    ]
+
+
+def _had_time(training: Training) -> bool:
+    """Whether warm-up and enough of the steps are done."""
+    return bool(training.warm) and training.rows[-1]["step"] >= ENOUGH * training.config.steps
+
+
+def _mean(rows: Sequence[Figures], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)
+
+
+def _number(beta: float | None) -> str:
+    return "calibrated" if beta is None else f"{beta:g}"

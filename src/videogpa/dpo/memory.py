@@ -75,7 +75,7 @@ class OffloadedBlock:
     def evict(self) -> None:
         """Empty weights; the memory is free once the last operation on them is done."""
         for module, name, data in self.stored:
-            empty = data.new_empty(0, device=self.device)
+            empty = torch.empty(0, dtype=data.dtype, device=self.device)
             module.register_parameter(name, nn.Parameter(empty, requires_grad=False))
 
 

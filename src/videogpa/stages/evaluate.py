@@ -28,7 +28,8 @@ LARGEST_MOTION_CHANGE = 0.05
 class EvaluateConfig(BaseModel):
     """`sample` draws every arm (its candidates are the seeds per prompt); `comparisons` are (arm, against).
 
-    `trained_by` is the metric whose preferences trained the arms; it may not be the only judge.
+    `strengths` are those of arms whose LoRA is drawn with another one than `sample` says. `trained_by` is the metric
+    whose preferences trained the arms; it may not be the only judge.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +37,7 @@ class EvaluateConfig(BaseModel):
     sample: SampleConfig
     score: ScoreConfig
     comparisons: tuple[tuple[str, str], ...]
+    strengths: dict[str, float] = {}
     trained_by: str | None = None
     resamples: int = Field(default=10_000, ge=100)
     bootstrap_seed: int = 0
@@ -53,8 +55,8 @@ def run(
     """Sample and score the base and every LoRA, write one row per (arm, prompt, seed) and `summary.json`.
 
     Raises:
-        InputError: a comparison names an unknown arm, the training metric would be the only judge, or the scores
-            cannot be made (`score.check`).
+        InputError: a comparison or a strength names an unknown arm, the training metric would be the only judge, or
+            the scores cannot be made (`score.check`).
     """
     arms: dict[str, Path | None] = {BASE: None, **loras}
     _check(cfg, list(arms))
@@ -152,7 +154,10 @@ def _compare(
 def _evaluate_arm(
     cfg: EvaluateConfig, arm: str, lora: Path | None, prompts: Path, out: Path, workers: int
 ) -> list[EvalRow]:
-    drawn = cfg.sample.model_copy(update={"lora": None if lora is None else str(lora)})
+    strength = cfg.strengths.get(arm, cfg.sample.lora_strength)
+    drawn = cfg.sample.model_copy(
+        update={"lora": None if lora is None else str(lora), "lora_strength": strength}
+    )
     samples = sample.run(drawn, prompts, out / "samples" / arm, workers=workers)
     scored = score.run(cfg.score, samples, out / "scores" / arm, prompts=prompts, workers=workers)
     scores = {s.id: s for s in read_rows(scored, Score)}
@@ -181,6 +186,9 @@ def _check(cfg: EvaluateConfig, arms: list[str]) -> None:
     for name in {n for pair in cfg.comparisons for n in pair}:
         if name not in arms:
             raise InputError(f"cannot compare unknown arm '{name}'; arms are {', '.join(arms)}")
+    for name in cfg.strengths:
+        if name not in arms or name == BASE:
+            raise InputError(f"a strength is given for '{name}', which is no LoRA that is compared")
     kin = KIN if cfg.trained_by in KIN else {cfg.trained_by}
     if cfg.trained_by and not set(score.metric_names(cfg.score)) - kin - set(GUARDED):
         raise InputError(
