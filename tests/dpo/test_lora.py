@@ -108,6 +108,40 @@ def test_a_folder_that_peft_wrote_loads(ti2v_folder, family, tmp_path):
         load_lora(family, tmp_path / "published")
 
 
+def test_a_peft_folder_in_the_authors_names_loads(ti2v_folder, family, tmp_path):
+    """As VideoGPA publishes its LoRA for Wan 2.2, trained on the authors' own transformer."""
+    ours = Family(ti2v_folder)
+    add_lora(ours, rank=4, alpha=12.0, seed=0)
+    disturb(ours)
+    authors = {
+        "attn1": "self_attn",
+        "attn2": "cross_attn",
+        "to_q": "q",
+        "to_k": "k",
+        "to_v": "v",
+        "to_out.0": "o",
+    }
+    weights = {}
+    for name, parameter in lora_parameters(ours).items():
+        name = name.replace(".default", "")
+        for here, there in authors.items():
+            name = name.replace(f".{here}.", f".{there}.")
+        weights[f"base_model.model.{name}"] = parameter.detach().clone()
+    LoraConfig(r=4, lora_alpha=12.0, target_modules=["q", "k", "v", "o"]).save_pretrained(tmp_path)
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    load_lora(family, tmp_path)
+    assert torch.equal(sample(family), sample(ours))
+
+
+def test_a_lora_that_cannot_be_read_leaves_the_one_before(stored, family, tmp_path):
+    load_lora(family, stored[0])
+    before = sample(family)
+    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"no safetensors at all")
+    with pytest.raises(InputError, match="cannot read the LoRA"):
+        load_lora(family, tmp_path)
+    assert torch.equal(sample(family), before)
+
+
 def test_strength_scales_the_change(stored, family):
     load_lora(family, stored[0], strength=0.5)
     layer = family.transformer.blocks[0].attn1.to_q

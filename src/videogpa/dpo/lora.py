@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
@@ -81,35 +80,24 @@ def load_lora(family: VideoFamily, source: Path, strength: float = 1.0) -> None:
     Raises:
         InputError: missing, no LoRA in safetensors, or made for another model; never falls back to the base.
     """
-    remove_lora(family)
-    file = _find_weights(source)
-    _load_into(family, family.transformer, file, strength)
-    second = source / LORA_FILES[1]
+    file, second = _find_weights(source), source / LORA_FILES[1]
+    parts = [(family.transformer, file)]
     if second.is_file():
         experts = getattr(family, "transformers", {})
         if len(experts) < 2:
             raise InputError(f"{source} holds LoRAs of two experts, but the model has one")
-        _load_into(family, list(experts.values())[1], second, strength)
-
-
-def _load_into(family: VideoFamily, transformer: Any, file: Path, strength: float) -> None:
-    try:
-        if file.name == PEFT_WEIGHTS:
-            weights, metadata = _read_peft(file.parent)
-        else:
-            weights, metadata = family.lora_loader.lora_state_dict(
-                file.parent, weight_name=file.name, use_safetensors=True, return_lora_metadata=True
+        parts.append((list(experts.values())[1], second))
+    # All are read before anything changes.
+    read = [(transformer, path, *_read(family, transformer, path)) for transformer, path in parts]
+    remove_lora(family)
+    for transformer, path, weights, metadata in read:
+        try:
+            family.lora_loader.load_lora_into_transformer(
+                weights, transformer, adapter_name=ADAPTER, metadata=metadata, low_cpu_mem_usage=True
             )
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"cannot read the LoRA {file}: {error}") from error
-    _require_fit(transformer, weights, file)
-    try:
-        family.lora_loader.load_lora_into_transformer(
-            weights, transformer, adapter_name=ADAPTER, metadata=metadata, low_cpu_mem_usage=True
-        )
-    except (ValueError, TypeError, KeyError, RuntimeError, re.error) as error:
-        raise InputError(f"the LoRA {file} does not fit the model: {error}") from error
-    transformer.set_adapters([ADAPTER], weights=[strength])
+        except (ValueError, TypeError, KeyError, RuntimeError, re.error) as error:
+            raise InputError(f"the LoRA {path} does not fit the model: {error}") from error
+        transformer.set_adapters([ADAPTER], weights=[strength])
 
 
 def remove_lora(family: VideoFamily) -> None:
@@ -119,8 +107,29 @@ def remove_lora(family: VideoFamily) -> None:
             transformer.unload_lora()
 
 
-def _read_peft(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Weights and configuration of a folder that peft wrote, named as diffusers names them."""
+def _read(
+    family: VideoFamily, transformer: nn.Module, file: Path
+) -> tuple[dict[str, Tensor], dict[str, object] | None]:
+    """Weights and configuration, named as diffusers names them; they fit the transformer."""
+    try:
+        if file.name == PEFT_WEIGHTS:
+            weights, metadata = _in_diffusers_names(family, transformer, *read_peft(file.parent))
+        else:
+            weights, metadata = family.lora_loader.lora_state_dict(
+                file.parent, weight_name=file.name, use_safetensors=True, return_lora_metadata=True
+            )
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read the LoRA {file}: {error}") from error
+    _require_fit(transformer, weights, file)
+    return weights, metadata
+
+
+def read_peft(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Weights and configuration of a folder that peft wrote, with diffusers' prefix before the module's name.
+
+    Raises:
+        ValueError: another kind of adapter, or one that changes the base model, too.
+    """
     config = LoraConfig.from_pretrained(folder)
     if not isinstance(config, LoraConfig) or config.use_dora:
         raise ValueError(f"{PEFT_CONFIG} describes another kind of adapter than LoRA")
@@ -131,6 +140,19 @@ def _read_peft(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     weights = load_file(folder / PEFT_WEIGHTS)
     named = {PREFIX + key.removeprefix(PEFT_PREFIX): tensor for key, tensor in weights.items()}
     return named, {PREFIX + key: value for key, value in config.to_dict().items()}
+
+
+def _in_diffusers_names(
+    family: VideoFamily, transformer: nn.Module, weights: dict[str, Tensor], metadata: dict[str, object]
+) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The same LoRA, if it was trained on the authors' own transformer (Wan: blocks.0.self_attn.q)."""
+    modules = {name for name, _ in transformer.named_modules()}
+    if any(key.removeprefix(PREFIX).partition(".lora_")[0] in modules for key in weights):
+        return weights, metadata
+    original = {f"diffusion_model.{key.removeprefix(PREFIX)}": tensor for key, tensor in weights.items()}
+    kept = {key: metadata[key] for key in (f"{PREFIX}r", f"{PREFIX}lora_alpha")}
+    targets: dict[str, object] = {f"{PREFIX}target_modules": list(family.lora_targets)}
+    return family.lora_loader.lora_state_dict(original), kept | targets
 
 
 def _find_weights(source: Path) -> Path:
