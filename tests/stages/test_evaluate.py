@@ -94,6 +94,13 @@ def test_unknown_arm_is_refused(tmp_path):
         run(CFG, tmp_path, {}, tmp_path / "out")
 
 
+def test_a_strength_of_what_is_no_lora_is_refused(tmp_path):
+    for arm in ("base", "sft"):
+        cfg = CFG.model_copy(update={"strengths": {arm: 0.5}, "comparisons": ()})
+        with pytest.raises(InputError, match=f"a strength is given for '{arm}'"):
+            run(cfg, tmp_path, {"dpo": tmp_path}, tmp_path / "out")
+
+
 def test_the_training_metric_may_not_be_the_only_judge(tmp_path):
     cfg = CFG.model_copy(
         update={

@@ -53,11 +53,11 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """How a measure of the LoRA's videos differs from the base's, paired, as a share of the base's mean (-0.1 is a
-    tenth less), with its 95 % interval over `count` videos.
+    """By which share a measure of the LoRA's videos differs from the base's, video by video: the median over `count`
+    videos (-0.1 is a tenth less) with its 95 % interval.
     """
 
-    mean: float
+    median: float
     low: float
     high: float
     count: int
@@ -281,13 +281,13 @@ def _of_videos(probes: Mapping[str, Change]) -> list[Verdict]:
         Verdict(
             name=name,
             figure=(
-                f"{measure} {change.mean:+.1%} against the base [{change.low:+.1%}, {change.high:+.1%}] "
+                f"{measure} {change.median:+.1%} against the base [{change.low:+.1%}, {change.high:+.1%}] "
                 f"on {change.count} videos (limit {-LOST:.0%})"
             ),
             remedy=remedy,
         )
         for measure, (name, remedy) in known.items()
-        if (change := probes.get(measure)) and change.mean < -LOST and change.high < 0
+        if (change := probes.get(measure)) and change.median < -LOST and change.high < 0
     ]
 
 

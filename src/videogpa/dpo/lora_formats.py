@@ -32,7 +32,7 @@ from videogpa.dpo.lora import (
     PREFIX,
     _find_weights,
     _plain,
-    _read_peft,
+    read_peft,
 )
 from videogpa.errors import InputError
 from videogpa.families.base import save_tensors
@@ -89,6 +89,27 @@ def at_strength(lora: Lora, strength: float) -> Lora:
     return replace(lora, config=lora.config | dict(zip(SCALED, (alpha, alphas), strict=True)))
 
 
+def in_diffusers_names(family: str, lora: Lora) -> Lora:
+    """The same LoRA, if it was trained on the authors' own transformer (Wan: blocks.0.self_attn.q).
+
+    Raises:
+        InputError: it has ranks or alphas of single modules, by their names there.
+    """
+    ours = {name: module for module, name in WAN.items()}
+    split = {module: module.split(".", 2) for module in lora.modules}
+    if family != "wan" or not all(len(parts) == 3 and parts[2] in ours for parts in split.values()):
+        return lora
+    if lora.config.get("alpha_pattern") or lora.config.get("rank_pattern"):
+        raise InputError(
+            "a LoRA in the authors' names, with ranks or alphas of single modules, is not converted"
+        )
+    renamed = {module: f"blocks.{block}.{ours[rest]}" for module, (_, block, rest) in split.items()}
+    weights = {
+        renamed[module] + side: lora.weights[module + side] for module in renamed for side in (DOWN, UP)
+    }
+    return Lora(weights=weights, config=lora.config | {"target_modules": sorted(renamed.values())})
+
+
 def write_diffusers(loras: Sequence[Lora], folder: Path) -> list[Path]:
     """`pytorch_lora_weights.safetensors`, and a second file for a second expert (see `dpo/lora.py`)."""
     paths = [folder / name for name in LORA_FILES[: len(loras)]]
@@ -135,16 +156,24 @@ def to_comfyui(family: str, lora: Lora) -> dict[str, Tensor]:
     return COMFYUI[family](lora)
 
 
-def merge(loras: Sequence[Lora], model: Path, experts: Sequence[str], out: Path) -> float:
+def merge(
+    loras: Sequence[Lora],
+    model: Path,
+    experts: Sequence[str],
+    out: Path,
+    precision: torch.dtype | None = None,
+) -> float:
     """Write the diffusers folder `model` with the LoRAs fused into the transformers `experts`, one for each.
 
-    Matrices are added in float32 and stored in the precision that the folder has. File by file, so memory holds one of
-    them; `model_index.json` comes last, so that an unfinished folder loads nowhere. Other weights are hard links where
-    the file system can.
+    File by file, so that memory holds one of them; `model_index.json` comes last, so that an unfinished folder loads
+    nowhere. Other weights are hard links where the file system can.
+
+    Args:
+        precision: in which the fused matrices are stored; by default that of the folder.
 
     Returns:
-        how much of the change rounding took: the norm of the rounding error over the norm of the change. About 1e-6 or
-        less in float32; in bfloat16 a small change can vanish for the most part.
+        how much of the change rounding took: the norm of the rounding error over the norm of the change. Below 1e-5 in
+        float32; in bfloat16 a small change can vanish for the most part.
 
     Raises:
         InputError: the LoRA does not fit the model, or the transformer has no safetensors.
@@ -161,7 +190,7 @@ def merge(loras: Sequence[Lora], model: Path, experts: Sequence[str], out: Path)
         for file in files:
             weights, metadata = _load(file)
             missing -= {key.removesuffix(".weight") for key in weights}
-            weights, file_lost, file_changed = fuse(weights, lora)
+            weights, file_lost, file_changed = fuse(weights, lora, precision)
             save_tensors(out / file.relative_to(model), weights, metadata)
             lost, changed = lost + file_lost, changed + file_changed
         if missing:
@@ -176,9 +205,11 @@ def merge(loras: Sequence[Lora], model: Path, experts: Sequence[str], out: Path)
     return (lost / changed) ** 0.5 if changed else 0.0
 
 
-def fuse(weights: Mapping[str, Tensor], lora: Lora) -> tuple[dict[str, Tensor], float, float]:
-    """A state dict with W + scale B A in place of each W it has, in W's precision; and the sums of squares of what
-    rounding to it took and of the change.
+def fuse(
+    weights: Mapping[str, Tensor], lora: Lora, precision: torch.dtype | None = None
+) -> tuple[dict[str, Tensor], float, float]:
+    """A state dict with W + scale B A in place of each W it has, in W's precision or the given one; and the sums of
+    squares of what rounding to it took and of the change.
 
     Raises:
         InputError: a matrix has another size.
@@ -194,7 +225,7 @@ def fuse(weights: Mapping[str, Tensor], lora: Lora) -> tuple[dict[str, Tensor], 
             sizes = f"{tuple(change.shape)}, the model {tuple(weight.shape)}"
             raise InputError(f"the LoRA does not fit the model: '{key}' has size {sizes}")
         exact = weight.double() + change.double()
-        fused[key] = exact.to(weight.dtype)
+        fused[key] = exact.to(precision or weight.dtype)
         lost += (fused[key].double() - exact).square().sum().item()
         changed += change.double().square().sum().item()
     return fused, lost, changed
@@ -203,7 +234,7 @@ def fuse(weights: Mapping[str, Tensor], lora: Lora) -> tuple[dict[str, Tensor], 
 def _read(file: Path) -> Lora:
     try:
         if file.name == PEFT_WEIGHTS:
-            named, described = _read_peft(file.parent)
+            named, described = read_peft(file.parent)
         else:
             named, metadata = _load(file)
             described = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
@@ -269,8 +300,6 @@ WAN = {
     "ffn.net.0.proj": "ffn.0",
     "ffn.net.2": "ffn.2",
 }
-
-
 COGVIDEOX = {
     "attn1.to_q": "q",
     "attn1.to_k": "k",

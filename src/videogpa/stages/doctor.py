@@ -1,0 +1,205 @@
+"""Examines trainings on disk, finished or under way: logs by the doctor's rules, videos by motion and sharpness."""
+
+import csv
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from videogpa.artifact import CONFIG, MANIFEST, open_artifact, read_rows
+from videogpa.dpo.config import TrainConfig
+from videogpa.dpo.doctor import Change, Training, Verdict, diagnose
+from videogpa.dpo.lora import LORA_FILES
+from videogpa.dpo.pairs import load_pairs, split
+from videogpa.dpo.training import CALIBRATION, LOG
+from videogpa.errors import InputError
+from videogpa.stages import sample, score
+from videogpa.stages.evaluate import BASE, GUARDED
+from videogpa.stages.sample import SampleConfig
+from videogpa.stages.score import ScoreConfig
+from videogpa.stages.train import LORA, SUMMARY
+from videogpa.types import Candidate, EvalRow, MetricValues, Prompt, Score
+
+EVALUATION, PAIRS, CANDIDATES = "evaluation", "pairs", "candidates"
+DRAWN = SampleConfig(candidates=1)
+JUDGED = ScoreConfig(geometry="embedded")
+RESAMPLES = 2_000
+Measured = Mapping[tuple[str, int], MetricValues]
+"""Metrics by prompt and seed."""
+
+
+def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tuple[str, list[Verdict]]]:
+    """The verdicts of every training below a training's folder or a whole run's; an empty list is a healthy one.
+
+    Two experts are two trainings. Of a run with a complete evaluation, motion and sharpness are those of its videos.
+
+    Args:
+        probes: of a training's folder, what `probe` measured.
+
+    Raises:
+        InputError: no training lies there, or its configuration cannot be read.
+    """
+    run = (folder / LORA).is_dir() and not (folder / CONFIG).exists()
+    arms = sorted(path for path in (folder / LORA).iterdir() if path.is_dir()) if run else [folder]
+    arms = [arm for arm in arms if (arm / CONFIG).exists()]
+    if not arms:
+        raise InputError(
+            f"{folder} holds no training: give the folder of `videogpa train` or of `videogpa run`"
+        )
+    found = []
+    for arm in arms:
+        changes = _evaluated(folder / EVALUATION, arm.name) if run else dict(probes or {})
+        for name, training in _trainings(arm, folder if run else None).items():
+            found.append((name, diagnose(training, changes)))
+    return found
+
+
+def probe(
+    folder: Path,
+    prompts: Path,
+    out: Path,
+    *,
+    count: int = 16,
+    drawn: SampleConfig = DRAWN,
+    judged: ScoreConfig = JUDGED,
+    workers: int = 1,
+) -> dict[str, Change]:
+    """Motion and sharpness of a finished training's videos against the base's: the same prompts, the same noise.
+
+    Args:
+        folder: of a training.
+        prompts: a folder of prompts, of which the first `count` are drawn.
+        drawn: how, and by which model; the family is the training's.
+        judged: by which geometry; the metrics are motion and sharpness.
+        out: folder to write, kept between calls; base videos too.
+
+    Raises:
+        InputError: the training has no LoRA yet, or the inputs are missing.
+    """
+    if not (folder / LORA / LORA_FILES[0]).exists():
+        raise InputError(f"{folder} has no LoRA yet: wait for the end of the training")
+    few = _first_prompts(prompts, count, out / "prompts")
+    given = {"family": _config(folder).family, "previews": False, "keep_latents": False}
+    drawn = drawn.model_copy(update=given)
+    judged = judged.model_copy(update={"metrics": GUARDED})
+    measured = {}
+    for arm, lora in ((BASE, None), (LORA, str(folder / LORA))):
+        samples = sample.run(
+            drawn.model_copy(update={"lora": lora}), few, out / "samples" / arm, workers=workers
+        )
+        scores = read_rows(score.run(judged, samples, out / "scores" / arm, workers=workers), Score)
+        seeds = {row.id: (row.prompt_id, row.seed or 0) for row in read_rows(samples, Candidate)}
+        measured[arm] = {seeds[row.id]: row.metrics for row in scores}
+    return changes(measured[BASE], measured[LORA])
+
+
+def changes(base: Measured, lora: Measured) -> dict[str, Change]:
+    """Of every guarded measure, over the videos of which both have it.
+
+    The median: one video whose geometry is found wrongly moves the mean motion of two dozen by several per cent.
+    """
+    found = {}
+    for metric in GUARDED:
+        by_prompt: dict[str, list[float]] = defaultdict(list)
+        for prompt, seed in sorted(base.keys() & lora.keys()):
+            before, after = (arm[prompt, seed].get(metric) for arm in (base, lora))
+            if before and after is not None:
+                by_prompt[prompt].append(after / before - 1)
+        if by_prompt:
+            every = [change for prompt in by_prompt.values() for change in prompt]
+            low, high = _median_interval(list(by_prompt.values()))
+            found[metric] = Change(median=float(np.median(every)), low=low, high=high, count=len(every))
+    return found
+
+
+def _median_interval(by_prompt: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """95 % percentile interval of the median, resampling whole prompts."""
+    drawn = np.random.default_rng(0).integers(0, len(by_prompt), (RESAMPLES, len(by_prompt)))
+    medians = [np.median([change for i in sample for change in by_prompt[i]]) for sample in drawn]
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(low), float(high)
+
+
+class _First(BaseModel):
+    count: int
+
+
+def _first_prompts(prompts: Path, count: int, out: Path) -> Path:
+    rows = [row for row in read_rows(prompts, Prompt) if row.status == "ok"][:count]
+    with open_artifact(
+        out, stage="prompts", config=_First(count=count), inputs={"prompts": prompts}, row_type=Prompt
+    ) as artifact:
+        if artifact.complete:
+            return out
+        images = [row.image for row in rows if row.image]
+        for image in images:
+            (out / image).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(prompts / image, out / image)
+        artifact.append(*(row for row in rows if row.id not in artifact.done))
+        artifact.finish([row.id for row in rows], images)
+    return out
+
+
+def _evaluated(evaluation: Path, arm: str) -> dict[str, Change]:
+    """Changes of an arm's videos; none where the run was not evaluated to the end."""
+    if not (evaluation / MANIFEST).exists():
+        return {}
+    measured: dict[str, dict[tuple[str, int], MetricValues]] = defaultdict(dict)
+    for row in read_rows(evaluation, EvalRow):
+        measured[row.arm][row.prompt_id, row.seed] = row.metrics
+    return changes(measured[BASE], measured[arm])
+
+
+def _trainings(folder: Path, run: Path | None) -> dict[str, Training]:
+    """The training in this folder, or its two experts', by name."""
+    logs = sorted([*folder.glob(LOG), *folder.glob(f"*/{LOG}")])
+    if not logs:
+        raise InputError(f"{folder} has no {LOG} yet: the training has not begun")
+    whole = Training(config=_config(folder), rows=(), **_pair_counts(folder, run))
+    trainings = {}
+    for log in logs:
+        own = log.parent == folder
+        name = folder.name if own else f"{folder.name}/{log.parent.name}"
+        trainings[name] = replace(whole, rows=_rows(log), beta=_beta(whole.config, log.parent))
+    return trainings
+
+
+def _config(folder: Path) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate(json.loads((folder / CONFIG).read_text())["config"])
+    except (OSError, ValueError, KeyError, ValidationError) as error:
+        raise InputError(f"{folder / CONFIG} is not the configuration of a training: {error}") from error
+
+
+def _pair_counts(folder: Path, run: Path | None) -> dict[str, Any]:
+    """How many pairs are trained on and held out: from the summary or, while a run trains, from its pairs."""
+    if (folder / SUMMARY).exists():
+        summary = json.loads((folder / SUMMARY).read_text())
+        return {name: summary[name] for name in ("pairs", "held_out_pairs")}
+    if run is None or not (run / PAIRS / MANIFEST).exists():
+        return {}
+    cfg = _config(folder)
+    pairs = load_pairs(run / PAIRS, run / CANDIDATES, cfg.labels, cfg.seed)
+    training, held_out = split(pairs, cfg.held_out_fraction, cfg.seed)
+    return {"pairs": len(training), "held_out_pairs": len(held_out)}
+
+
+def _rows(log: Path) -> list[dict[str, float]]:
+    """The lines of a log; one that is being written is left out."""
+    lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [
+        {name: float(value) for name, value in row.items() if value not in ("", None)}
+        for row in csv.DictReader(lines)
+    ]
+
+
+def _beta(cfg: TrainConfig, folder: Path) -> float | None:
+    if cfg.beta is not None or not (folder / CALIBRATION).exists():
+        return cfg.beta
+    return json.loads((folder / CALIBRATION).read_text())["beta"]

@@ -1,0 +1,130 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.stages import finished_run
+from videogpa.artifact import MANIFEST, hash_file, open_artifact
+from videogpa.dpo.config import TrainConfig
+from videogpa.dpo.log import COLUMNS
+from videogpa.errors import InputError
+from videogpa.stages import prompts
+from videogpa.stages.doctor import changes, examine, probe
+from videogpa.stages.prompts import WorldPrompts
+from videogpa.stages.sample import SampleConfig
+from videogpa.types import Row
+from videogpa.weights import LORA
+
+CFG = TrainConfig(steps=40, batch_pairs=4)
+IDLE = {"accuracy": 0.5, "saturation": 0.0, "effect": 1e-9}
+BUSY = {"accuracy": 0.7, "saturation": 0.2, "effect": 0.003}
+
+
+def write_training(folder, cfg=CFG, figures=BUSY, logs=(".",), steps=40, tail=""):
+    """A training that is under way."""
+    with open_artifact(folder, stage="train", config=cfg, inputs={}, row_type=Row):
+        for place in logs:
+            log = folder / place / "log.csv"
+            log.parent.mkdir(exist_ok=True)
+            with log.open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                constant = dict.fromkeys(
+                    ("loss", "margin", "chosen_change", "rejected_change", "grad_norm"), 0.1
+                )
+                for step in range(1, steps + 1):
+                    writer.writerow({"step": step} | constant | figures)
+                file.write(tail)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory) -> Path:
+    return finished_run.make(tmp_path_factory.mktemp("doctor") / "run")
+
+
+def test_a_training_under_way_is_examined_up_to_its_last_whole_line(tmp_path):
+    training = write_training(tmp_path / "lora", figures=IDLE, steps=20, tail="21,0.69,0.")
+    [(name, [verdict])] = examine(training)
+    assert name == "lora"
+    assert verdict.name == "no_op"
+    assert examine(write_training(tmp_path / "busy")) == [("busy", [])]
+
+
+def test_two_experts_are_two_trainings(tmp_path):
+    training = write_training(tmp_path / "wan", logs=("transformer", "transformer_2"))
+    write = dict.fromkeys(COLUMNS, 0.1) | IDLE | {"step": 40}
+    (training / "transformer_2/log.csv").write_text(
+        ",".join(COLUMNS) + "\n" + ",".join(str(write[name]) for name in COLUMNS) + "\n"
+    )
+    found = {name: [verdict.name for verdict in verdicts] for name, verdicts in examine(training)}
+    assert found == {"wan/transformer": [], "wan/transformer_2": ["no_op"]}
+
+
+def test_a_calibrated_beta_is_the_one_the_remedy_starts_from(tmp_path):
+    cfg = CFG.model_copy(update={"beta": None})
+    training = write_training(tmp_path / "lora", cfg, BUSY | {"saturation": 1e-4})
+    (training / "calibration.json").write_text(json.dumps({"beta": 50.0, "advantage": 0.04, "steps": 20}))
+    [(_, [verdict])] = examine(training)
+    assert "now 50, about 5e+03" in verdict.remedy
+
+
+def test_of_a_run_every_arm_is_examined_and_its_videos(whole_run, tmp_path):
+    found = examine(whole_run)
+    assert [arm for arm, _ in found] == ["dpo", "dpo_random"]
+    copy = shutil.copytree(whole_run, tmp_path / "run")
+    rows = [json.loads(line) for line in (copy / "evaluation/rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["arm"] == "dpo":
+            row["metrics"]["motion"] *= 0.8
+    (copy / "evaluation/rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = json.loads((copy / "evaluation" / MANIFEST).read_text())
+    manifest["rows_sha256"] = hash_file(copy / "evaluation/rows.jsonl")
+    (copy / "evaluation" / MANIFEST).write_text(json.dumps(manifest))
+    verdicts = {arm: [verdict.name for verdict in verdicts] for arm, verdicts in examine(copy)}
+    assert "static_collapse" in verdicts["dpo"]
+    assert "static_collapse" not in verdicts["dpo_random"]
+
+
+def test_a_folder_without_training_says_so(tmp_path):
+    with pytest.raises(InputError, match="holds no training"):
+        examine(tmp_path)
+    training = write_training(tmp_path / "lora")
+    (training / "log.csv").unlink()
+    with pytest.raises(InputError, match="has not begun"):
+        examine(training)
+
+
+def test_changes_are_paired_robust_and_leave_missing_values_out():
+    rng = np.random.default_rng(0)
+    level, factor = rng.uniform(0.1, 1.0, 24), rng.normal(0.9, 0.02, 24)
+    # A video whose motion was found wrongly.
+    level[3] = 50.0
+    factor[3] = 0.1
+    keys = [(f"p{i // 2}", i % 2) for i in range(24)]
+    base = {key: {"motion": value, "sharpness": None} for key, value in zip(keys, level, strict=True)}
+    lora = {key: {"motion": value, "sharpness": 1.0} for key, value in zip(keys, level * factor, strict=True)}
+    found = changes(base, lora)
+    assert found.keys() == {"motion"}
+    change = found["motion"]
+    assert change.median == pytest.approx(np.median(factor) - 1)
+    assert -0.15 < change.low < change.median < change.high < -0.05
+    assert change.count == 24
+
+
+def test_a_probe_draws_base_and_lora_with_the_same_noise(tmp_path):
+    training = write_training(tmp_path / "lora")
+    held_out = prompts.run_world(WorldPrompts(split="held_out", count=3), tmp_path / "prompts")
+    with pytest.raises(InputError, match="no LoRA yet"):
+        probe(training, held_out, tmp_path / "probe")
+    shutil.copytree(LORA, training / "lora")
+    drawn = SampleConfig(candidates=1, steps=2, frames=5)
+    found = probe(training, held_out, tmp_path / "probe", count=2, drawn=drawn)
+    assert found["sharpness"].count == 2
+    assert found["sharpness"].median != 0
+    again = probe(training, held_out, tmp_path / "probe", count=2, drawn=drawn)
+    assert again == found
+    assert examine(training, {}) == [("lora", [])]
