@@ -7,6 +7,7 @@ trainings (labels, held-out pairs, noise). Each LoRA is probed on held-out promp
 """
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from videogpa.artifact import open_artifact, read_rows
-from videogpa.dpo.doctor import Change
+from videogpa.dpo.doctor import Change, Figures, new_accuracy, wilson
 from videogpa.errors import InputError
 from videogpa.recipes.embedded import recipe
 from videogpa.stages import doctor, pair, prompts, sample, score, train
@@ -34,20 +35,27 @@ class Run:
 
 PROBED = 24
 WATCHED = {"stop_at_chosen_rise": None, "evaluate_every": 20}
+LOOSE = {"beta": 100.0, "learning_rate": 1e-3, "steps": 200, **WATCHED}
 RUNS = {
-    "healthy": Run(changes={}, seeds=(0, 1, 2)),
-    "random_pairs": Run(changes={"labels": "shuffled"}, seeds=(0, 1, 2)),
+    "healthy": Run(changes={}, seeds=tuple(range(6))),
+    "random_pairs": Run(changes={"labels": "shuffled"}, seeds=tuple(range(6))),
     "beta_too_small": Run(changes={"beta": 1.0}),
     "beta_a_tenth": Run(changes={"beta": 200.0}),
     "beta_tenfold": Run(changes={"beta": 2e4}),
     "beta_too_large": Run(changes={"beta": 1e6}),
     "no_op": Run(changes={"learning_rate": 1e-9}),
-    "static_collapse": Run(changes={}, pairs="static_pairs", seeds=(0, 1)),
+    "static_pairs": Run(changes={}, pairs="static_pairs", seeds=(0, 1)),
+    "static_pairs_longer": Run(
+        changes={"learning_rate": 1e-3, "steps": 200, **WATCHED}, pairs="static_pairs", seeds=(0, 1)
+    ),
+    "static_collapse": Run(changes=LOOSE, pairs="static_pairs", seeds=(0, 1)),
+    "static_collapse_control": Run(changes=LOOSE),
     "blur": Run(changes={"objective": "sft", "learning_rate": 2e-3, "steps": 200, **WATCHED}),
     "overfitting": Run(
         changes={"held_out_fraction": 0.9, "evaluation_draws": 1, "steps": 200, **WATCHED}, seeds=(0, 1)
     ),
-    "loser_driven": Run(changes={"objective": "dpo", "learning_rate": 3e-3, **WATCHED}, seeds=(0, 1)),
+    "loser_driven": Run(changes={"objective": "dpo", "learning_rate": 1e-3, **WATCHED}, seeds=(0, 1)),
+    "rate_too_high": Run(changes={"objective": "dpo", "learning_rate": 3e-3, **WATCHED}, seeds=(0, 1)),
     "diverged": Run(changes={"learning_rate": 1.0, **WATCHED}),
 }
 
@@ -125,20 +133,24 @@ def _probe(folder: Path, held_out: Path, out: Path) -> dict[str, Change]:
 
 def _row(name: str, seed: int, folder: Path, probes: dict[str, Change]) -> dict[str, Any]:
     [(_, verdicts)] = doctor.examine(folder, probes)
-    with (folder / "log.csv").open() as file:
-        log = list(csv.DictReader(file))
-    evaluated = [row for row in log if row["held_out_margin"]]
-    last, held_out = log[-1], evaluated[-1] if evaluated else {}
-    late = log[-max(1, len(log) // 4) :]
+    [training] = doctor.trainings(folder).values()
+    log, late = training.rows, training.late
+    last, held_out = log[-1], training.evaluations[-1] if training.evaluations else {}
+    accuracy, count = new_accuracy(training) or (None, 0)
     return {
         "run": name,
         "seed": seed,
         "verdicts": " ".join(verdict.name for verdict in verdicts) or "healthy",
-        "steps": last["step"],
+        "steps": int(last["step"]),
         "effect": _short(last["effect"]),
         "saturation_steps_11_30": _short(_mean(log[10:30], "saturation")),
         "saturation_late": _short(_mean(late, "saturation")),
         "accuracy_late": _short(_mean(late, "accuracy")),
+        "accuracy_new": _short(accuracy),
+        "accuracy_new_high": _short(None if accuracy is None else wilson(accuracy, count)[1]),
+        "new_pairs": count,
+        "chosen_change_late": _short(_mean(late, "chosen_change")),
+        "rejected_change_late": _short(_mean(late, "rejected_change")),
         **{
             f"held_out_{figure}": _short(held_out.get(f"held_out_{figure}"))
             for figure in ("accuracy", "margin", "chosen_change", "rejected_change")
@@ -152,12 +164,12 @@ def _row(name: str, seed: int, folder: Path, probes: dict[str, Change]) -> dict[
     }
 
 
-def _mean(rows: list[dict[str, str]], figure: str) -> float | None:
-    return sum(float(row[figure]) for row in rows) / len(rows) if rows else None
+def _mean(rows: Sequence[Figures], figure: str) -> float | None:
+    return sum(row[figure] for row in rows) / len(rows) if rows else None
 
 
-def _short(value: str | float | None) -> str:
-    return "" if value in (None, "") else f"{float(value):.4g}"
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 if __name__ == "__main__":

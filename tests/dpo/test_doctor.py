@@ -3,7 +3,7 @@ import math
 import pytest
 
 from videogpa.dpo.config import TrainConfig
-from videogpa.dpo.doctor import Change, Training, diagnose, wilson
+from videogpa.dpo.doctor import Change, Training, diagnose, new_accuracy, wilson
 
 CFG = TrainConfig(steps=100, batch_pairs=4, warmup_steps=10, beta=2000.0)
 PAIRS, HELD_OUT = 200, 24
@@ -83,9 +83,19 @@ def memorising(step):
 
 
 def test_random_pairs():
-    [verdict] = diagnose(training(memorising, held_out=lambda _: {"accuracy": 0.5}))
+    [verdict] = diagnose(training(memorising, held_out=lambda _: {"accuracy": 0.5}), beats_control=False)
     assert verdict.name == "random_pairs"
     assert "on 184 new pairs" in verdict.figure
+
+
+def test_pairs_are_not_doubted_by_the_log_alone_nor_where_beta_is_wrong():
+    chance = {"held_out": lambda _: {"accuracy": 0.5}}
+    assert names(training(memorising, **chance)) == []
+    assert names(training(memorising, **chance), beats_control=True) == []
+    control = CFG.model_copy(update={"labels": "shuffled"})
+    assert names(training(memorising, cfg=control, **chance)) == ["random_pairs"]
+    saturated = training(lambda step: memorising(step) | {"saturation": 0.97})
+    assert names(saturated, beats_control=False) == ["beta_too_large"]
 
 
 @pytest.mark.parametrize(
@@ -98,13 +108,23 @@ def test_random_pairs():
     ],
 )
 def test_random_pairs_need_a_second_pass_and_enough_of_them(unclear):
-    assert names(training(memorising, held_out=lambda _: {"accuracy": 0.4}, **unclear)) == []
+    memorised = training(memorising, held_out=lambda _: {"accuracy": 0.4}, **unclear)
+    assert names(memorised, beats_control=False) == []
 
 
-def test_loser_driven_by_held_out_pairs():
+def test_overfitting_is_held_out_videos_drawn_worse_and_known_ones_better():
+    worse = {"chosen_change": 0.004}
+    [verdict] = diagnose(training(held_out=lambda step: worse if step > 60 else {}))
+    assert verdict.name == "overfitting"
+    assert "lowest at step 20" in verdict.remedy
+    assert names(training(held_out=lambda _: worse, held_out_pairs=4)) == []
+    assert names(training(held_out=lambda _: {"chosen_change": 0.0005})) == []
+
+
+def test_loser_driven():
     lost = {"chosen_change": 0.004, "rejected_change": 0.01}
-    assert names(training(held_out=lambda step: lost if step == 100 else {})) == ["loser_driven"]
-    assert names(training(held_out=lambda _: lost | {"rejected_change": 0.003})) == []
+    assert names(training(lambda step: lost if step > 60 else {})) == ["loser_driven"]
+    assert names(training(lambda _: lost | {"rejected_change": 0.003})) == []
 
 
 def test_videos():
@@ -115,6 +135,12 @@ def test_videos():
     assert names(training(), {"motion": unclear, "sharpness": clear}) == ["blur"]
     [verdict] = diagnose(training(), {"motion": clear})
     assert "-8.0% against the base [-11.0%, -5.0%] on 16 videos (limit -5%)" in str(verdict)
+
+
+def test_new_pairs_are_those_held_out_and_those_of_the_first_pass_after_the_warm_up():
+    known = training(memorising, held_out=lambda _: {"accuracy": 0.9})
+    assert new_accuracy(known) == (pytest.approx((160 * 0.5 + 24 * 0.9) / 184), 184)
+    assert new_accuracy(training(pairs=None)) is None
 
 
 def test_wilsons_interval_by_its_known_values():

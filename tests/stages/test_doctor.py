@@ -11,7 +11,7 @@ from videogpa.artifact import MANIFEST, hash_file, open_artifact
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.log import COLUMNS
 from videogpa.errors import InputError
-from videogpa.stages import prompts
+from videogpa.stages import doctor, prompts
 from videogpa.stages.doctor import changes, examine, probe
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
@@ -87,6 +87,19 @@ def test_of_a_run_every_arm_is_examined_and_its_videos(whole_run, tmp_path):
     verdicts = {arm: [verdict.name for verdict in verdicts] for arm, verdicts in examine(copy)}
     assert "static_collapse" in verdicts["dpo"]
     assert "static_collapse" not in verdicts["dpo_random"]
+
+
+def test_of_a_run_pairs_are_not_doubted_where_videos_beat_the_control(whole_run, monkeypatch):
+    told = {}
+
+    def diagnose(training, videos, beats_control):
+        told[training.config.labels] = beats_control
+        return []
+
+    monkeypatch.setattr(doctor, "diagnose", diagnose)
+    examine(whole_run)
+    # The finished run's videos with preferences are less restless than its control's.
+    assert told == {"as_scored": True, "shuffled": None}
 
 
 def test_a_folder_without_training_says_so(tmp_path):

@@ -20,9 +20,9 @@ from videogpa.dpo.pairs import load_pairs, split
 from videogpa.dpo.training import CALIBRATION, LOG
 from videogpa.errors import InputError
 from videogpa.stages import sample, score
-from videogpa.stages.evaluate import BASE, GUARDED
+from videogpa.stages.evaluate import BASE, GUARDED, bootstrap_interval
 from videogpa.stages.sample import SampleConfig
-from videogpa.stages.score import ScoreConfig
+from videogpa.stages.score import ScoreConfig, higher_is_better
 from videogpa.stages.train import LORA, SUMMARY
 from videogpa.types import Candidate, EvalRow, MetricValues, Prompt, Score
 
@@ -37,7 +37,8 @@ Measured = Mapping[tuple[str, int], MetricValues]
 def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tuple[str, list[Verdict]]]:
     """The verdicts of every training below a training's folder or a whole run's; an empty list is a healthy one.
 
-    Two experts are two trainings. Of a run with a complete evaluation, motion and sharpness are those of its videos.
+    Two experts are two trainings. Of a run with a complete evaluation, motion and sharpness are those of its videos,
+    and every arm is compared with the control that has shuffled labels.
 
     Args:
         probes: of a training's folder, what `probe` measured.
@@ -52,11 +53,18 @@ def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tu
         raise InputError(
             f"{folder} holds no training: give the folder of `videogpa train` or of `videogpa run`"
         )
+    controls = [arm for arm in arms if run and _config(arm).labels == "shuffled"]
     found = []
     for arm in arms:
-        changes = _evaluated(folder / EVALUATION, arm.name) if run else dict(probes or {})
-        for name, training in _trainings(arm, folder if run else None).items():
-            found.append((name, diagnose(training, changes)))
+        measured = _evaluated(folder / EVALUATION) if run else {}
+        videos = changes(measured[BASE], measured[arm.name]) if arm.name in measured else probes
+        better = [
+            beaten
+            for control in controls
+            if (beaten := _beats(folder / EVALUATION, measured, arm.name, control.name)) is not None
+        ]
+        for name, training in trainings(arm, folder if run else None).items():
+            found.append((name, diagnose(training, videos, beats_control=any(better) if better else None)))
     return found
 
 
@@ -146,28 +154,53 @@ def _first_prompts(prompts: Path, count: int, out: Path) -> Path:
     return out
 
 
-def _evaluated(evaluation: Path, arm: str) -> dict[str, Change]:
-    """Changes of an arm's videos; none where the run was not evaluated to the end."""
-    if not (evaluation / MANIFEST).exists():
-        return {}
+def _evaluated(evaluation: Path) -> dict[str, dict[tuple[str, int], MetricValues]]:
+    """The metrics of every arm's videos; none where the run was not evaluated to the end."""
     measured: dict[str, dict[tuple[str, int], MetricValues]] = defaultdict(dict)
-    for row in read_rows(evaluation, EvalRow):
+    for row in read_rows(evaluation, EvalRow) if (evaluation / MANIFEST).exists() else ():
         measured[row.arm][row.prompt_id, row.seed] = row.metrics
-    return changes(measured[BASE], measured[arm])
+    return measured
 
 
-def _trainings(folder: Path, run: Path | None) -> dict[str, Training]:
-    """The training in this folder, or its two experts', by name."""
+def _beats(evaluation: Path, measured: Mapping[str, Measured], arm: str, control: str) -> bool | None:
+    """Whether an arm's videos are better than the control's by the measure that made the pairs, beyond chance; None
+    where that was not measured.
+    """
+    if not {arm, control} <= measured.keys() or arm == control:
+        return None
+    metric = json.loads((evaluation / CONFIG).read_text())["config"]["trained_by"]
+    if metric is None:
+        return None
+    both = [
+        (key[0], ours - theirs)
+        for key in sorted(measured[arm].keys() & measured[control].keys())
+        if (ours := measured[arm][key].get(metric)) is not None
+        and (theirs := measured[control][key].get(metric)) is not None
+    ]
+    if not both:
+        return None
+    sign = 1 if higher_is_better(metric) else -1
+    gains = sign * np.array([difference for _, difference in both])
+    low, _ = bootstrap_interval(gains, [prompt for prompt, _ in both], RESAMPLES, 0)
+    return low > 0
+
+
+def trainings(folder: Path, run: Path | None = None) -> dict[str, Training]:
+    """The training in this folder, or its two experts', by name. While a `run` trains, its pairs are counted there.
+
+    Raises:
+        InputError: there is no log, or no configuration.
+    """
     logs = sorted([*folder.glob(LOG), *folder.glob(f"*/{LOG}")])
     if not logs:
         raise InputError(f"{folder} has no {LOG} yet: the training has not begun")
     whole = Training(config=_config(folder), rows=(), **_pair_counts(folder, run))
-    trainings = {}
+    found = {}
     for log in logs:
         own = log.parent == folder
         name = folder.name if own else f"{folder.name}/{log.parent.name}"
-        trainings[name] = replace(whole, rows=_rows(log), beta=_beta(whole.config, log.parent))
-    return trainings
+        found[name] = replace(whole, rows=_rows(log), beta=_beta(whole.config, log.parent))
+    return found
 
 
 def _config(folder: Path) -> TrainConfig:
