@@ -117,7 +117,7 @@ def trainer(folder: Path, recompute: float) -> tuple[Family, dict[str, nn.Parame
     """Our model with its LoRA, as the training prepares it."""
     family = Family(folder)
     cfg = TrainConfig(rank=64, alpha=128, recompute=recompute)
-    return family, prepared(cfg, family, Accelerator())
+    return family, prepared(cfg, family, Accelerator()).lora
 
 
 def our_step(family: Family, lora: dict[str, nn.Parameter], batch: Batch, known: Sides | None) -> Step:

@@ -158,7 +158,7 @@ def step_of(
     cfg = TrainConfig(
         rank=64, alpha=128, recompute=arm.get("recompute", 0.0), offload=arm.get("offload", False)
     )
-    lora = prepared(cfg, family, Accelerator())
+    lora = prepared(cfg, family, Accelerator()).lora
     if arm.get("compile"):
         for block in (
             family.transformer.transformer_blocks if model == "cogvideox" else family.transformer.blocks

@@ -1,5 +1,6 @@
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,3 +192,48 @@ def test_best_of_keeps_the_most_consistent(videogpa, tmp_path):
         ).read_bytes()
     else:
         assert best["status"] == "failed"
+
+
+def test_families_are_listed_with_memory_and_licence(videogpa):
+    code, out, _ = videogpa("list", "families")
+    rows = [line for line in out.splitlines() if line.startswith("cogvideox")]
+    assert code == 0
+    assert any("2B" in row and "apache-2.0" in row and "consent" not in row for row in rows)
+    assert any("1.5 5B I2V" in row and "10.4 (5.2)" in row and "(consent)" in row for row in rows)
+
+
+def test_training_needs_a_folder_or_a_plan(videogpa, tmp_path):
+    code, _, err = videogpa("train", tmp_path / "pairs", tmp_path / "candidates")
+    assert code == 2
+    assert "give --out FOLDER for the LoRA, or --plan" in err
+
+
+def test_the_doctor_and_exports_name_what_is_not_there(videogpa, tmp_path):
+    code, _, err = videogpa("doctor", tmp_path / "absent")
+    assert code == 2
+    assert "holds no training" in err
+    code, _, err = videogpa("export-lora", tmp_path / "absent", "--out", tmp_path / "out")
+    assert code == 2
+    assert "no LoRA at" in err
+    code, _, err = videogpa(
+        "strength-sweep", tmp_path, "--lora", tmp_path, "--strengths", "1,half", "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert "are no numbers" in err
+
+
+def test_the_shipped_lora_leaves_for_other_programs(videogpa, tmp_path):
+    lora = Path(cli.__file__).parent / "weights" / "lora"
+    code, out, err = videogpa("export-lora", lora, "--format", "peft,comfyui", "--out", tmp_path / "out")
+    assert code == 0, err
+    assert out.splitlines()[-1].endswith("README.md")
+    assert (tmp_path / "out/peft/adapter_config.json").is_file()
+
+
+def test_a_published_recipe_asks_for_its_model(videogpa, tmp_path):
+    code, _, err = videogpa("run", "cogvideox_5b", "--out", tmp_path / "out")
+    assert code == 2
+    assert "needs --model" in err
+    code, _, err = videogpa("run", "quick", "--model", "m", "--out", tmp_path / "out")
+    assert code == 2
+    assert "takes no --model" in err

@@ -330,6 +330,7 @@ def encode(
     width: Annotated[int | None, typer.Option(min=1)] = None,
     dtype: Precision = "float32",
     device: str = "cpu",
+    accept_license: AcceptedLicenses = None,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
@@ -337,8 +338,9 @@ def encode(
     from videogpa.stages.encode import EncodeConfig, run
 
     cfg = EncodeConfig(
-        family=family, model=model, frames=frames, height=height, width=width, dtype=dtype, device=device
-    )
+        family=family, model=model, frames=frames, height=height, width=width, dtype=dtype, device=device,
+        accepted_licenses=tuple(accept_license or ()),
+    )  # fmt: skip
     print(run(cfg, candidates, prompts, out, workers=workers, overwrite=overwrite))
     _exit_if_rows_failed(out)
 
@@ -428,6 +430,100 @@ def train(
 
 
 @app.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="a folder of `videogpa train` or `videogpa run`")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="draw from these prompts with and without the LoRA")
+    ] = None,
+    probe: Annotated[int, typer.Option(min=2, help="that many of them")] = 16,
+    out: Annotated[Path | None, typer.Option(help="where these videos go; FOLDER/probe by default")] = None,
+    model: Model = "embedded",
+    steps: int = 8,
+    accept_license: AcceptedLicenses = None,
+    workers: Workers = CORES,
+) -> None:
+    """What is wrong with a training, finished or under way, and what helps (docs/doctor.md)."""
+    from videogpa.stages import doctor as stage
+    from videogpa.stages.sample import SampleConfig
+
+    videos = None
+    if prompts is not None:
+        drawn = SampleConfig(
+            model=model, candidates=1, steps=steps, accepted_licenses=tuple(accept_license or ())
+        )
+        videos = stage.probe(
+            folder, prompts, out or folder / "probe", count=probe, drawn=drawn, workers=workers
+        )
+    for name, verdicts in stage.examine(folder, videos):
+        print(*(f"{name}: {line}" for line in [str(v) for v in verdicts] or ["healthy"]), sep="\n")
+
+
+@app.command("export-lora")
+def export_lora(
+    lora: Annotated[Path, typer.Argument(help="a LoRA, or the folder of a training")],
+    out: Out,
+    model: Model = "embedded",
+    formats: Annotated[
+        str, typer.Option("--format", help="diffusers, peft, comfyui, merged; separated by commas")
+    ] = "diffusers",
+    strength: float = 1.0,
+    name: str = "videogpa",
+    base_model: Annotated[str | None, typer.Option(help="what the model is called on the hub")] = None,
+    family: Annotated[str | None, typer.Option(help="told by the model folder where not given")] = None,
+    merged_precision: Annotated[Literal["stored", "float32"], typer.Option()] = "stored",
+    evaluation: Annotated[Path | None, typer.Option(help="a run or evaluation of it, for the card")] = None,
+) -> None:
+    """Write a LoRA for other programs, with a model card (docs/lora_formats.md)."""
+    from videogpa.stages.export_lora import ExportLoraConfig, run
+    from videogpa.weights import model_folder
+
+    cfg = _config(
+        ExportLoraConfig,
+        {
+            "formats": formats.split(","), "strength": strength, "name": name, "base_model": base_model,
+            "family": family, "merged_precision": merged_precision,
+        },
+    )  # fmt: skip
+    print(*run(cfg, lora, out, model=model_folder(model), evaluation=evaluation), sep="\n")
+
+
+@app.command("strength-sweep")
+def strength_sweep(
+    prompts: Annotated[Path, typer.Argument(help="a folder of held-out prompts")],
+    out: Out,
+    lora: Annotated[Path, typer.Option(help="a LoRA folder or file")],
+    strengths: Annotated[str, typer.Option(help="separated by commas")] = "0.25,0.5,0.75,1",
+    model: Model = "embedded",
+    family: FamilyName = "wan",
+    seeds: Annotated[int, typer.Option(min=1, help="videos per prompt and strength")] = 2,
+    steps: int = 8,
+    geometry: Geometry = "embedded",
+    geometry_option: GeometryOptions = None,
+    accept_license: AcceptedLicenses = None,
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Evaluate one LoRA at several strengths against the base."""
+    from videogpa.stages.evaluate import EvaluateConfig
+    from videogpa.stages.sample import SampleConfig
+    from videogpa.stages.strength_sweep import run
+
+    try:
+        values = [float(text) for text in strengths.split(",")]
+    except ValueError as error:
+        raise InputError(f"--strengths '{strengths}' are no numbers separated by commas") from error
+    cfg = EvaluateConfig(
+        sample=SampleConfig(
+            family=family, model=model, candidates=seeds, steps=steps, keep_latents=False,
+            accepted_licenses=tuple(accept_license or ()),
+        ),
+        score=_score_config(geometry, geometry_option, accept_license),
+        comparisons=(),
+    )  # fmt: skip
+    print(run(cfg, values, prompts, lora, out, workers=workers, overwrite=overwrite))
+
+
+@app.command()
 def evaluate(
     prompts: Annotated[Path, typer.Argument(help="a folder of held-out prompts")],
     out: Out,
@@ -496,22 +592,16 @@ def run_recipe(
     from videogpa.plugin import load
     from videogpa.run import run, with_reward
 
-    given: dict[str, Any] = {}
-    if (
-        model
-        or prompts
-        or held_out
-        or "given" in inspect.signature(load("recipes", recipe).recipe).parameters
-    ):
+    make, given = load("recipes", recipe).recipe, {}
+    if "given" in inspect.signature(make).parameters:
         given = {
             "model": None if model is None else str(model), "prompts": prompts, "held_out": held_out,
             "geometry": geometry, "geometry_options": dict(_name_and_value(e) for e in geometry_option or []),
             "accepted_licenses": tuple(accept_license or ()), "device": device, "exact": exact,
         }  # fmt: skip
-    try:
-        cfg = load("recipes", recipe).recipe(**given)
-    except TypeError as error:
-        raise InputError(f"the recipe {recipe} takes no model and no prompts: {error}") from error
+    elif model or prompts or held_out:
+        raise InputError(f"the recipe {recipe} takes no --model, --prompts or --held-out")
+    cfg = make(**given)
     if reward is not None:
         cfg = with_reward(cfg, reward)
     print(run(cfg, out, workers=workers, overwrite=overwrite) / "index.html")

@@ -13,7 +13,7 @@ from videogpa.errors import InputError
 
 Kind = Literal["families", "geometry", "metrics", "recipes", "export"]
 SHARED_MODULES = {
-    "families": {"base", "diffusers_folder", "schedule", "variants"},
+    "families": {"base", "diffusers_folder", "first_frame", "flow_matching", "schedule", "variants"},
     "geometry": {
         *("base", "blur", "cameras", "cloud", "splat", "alignment", "embedded_network", "movers", "flow"),
         *("matching", "bundle", "bootstrap", "triangulation"),

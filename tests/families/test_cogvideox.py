@@ -22,7 +22,8 @@ from tests.families.contract import (  # noqa: F401
 from videogpa.dpo.lora import add_lora, load_lora, lora_parameters, save_lora
 from videogpa.errors import InputError
 from videogpa.families.base import SamplerSettings
-from videogpa.families.cogvideox import Family, _encoding_by_mode
+from videogpa.families.cogvideox import Family
+from videogpa.families.first_frame import encoding_by_mode
 
 VARIANTS = list(tiny_cogvideox.TRANSFORMERS)
 
@@ -85,7 +86,7 @@ def test_samples_equal_a_plain_pipeline_call(arm):
     given = {} if image is None else {"image": image.expand(2, -1, -1, -1)}
     for settings in (SETTINGS, GUIDED):
         samples = family.sample(TEXT, image, [3, 4], settings)
-        with _encoding_by_mode(plain.vae):
+        with encoding_by_mode(plain.vae):
             videos = plain(
                 prompt=[TEXT, TEXT],
                 **given,
@@ -172,7 +173,7 @@ def test_a_lora_is_the_same_in_the_plain_pipeline(arm, tmp_path):
     plain = DiffusionPipeline.from_pretrained(family.folder)
     plain.set_progress_bar_config(disable=True)
     plain.load_lora_weights(tmp_path)
-    with _encoding_by_mode(plain.vae):
+    with encoding_by_mode(plain.vae):
         videos = plain(
             prompt=TEXT,
             **({} if image is None else {"image": image[None]}),

@@ -23,7 +23,8 @@ from tests.families.contract import (  # noqa: F401
 from videogpa.dpo.lora import add_lora, load_lora, lora_parameters, save_lora
 from videogpa.errors import InputError
 from videogpa.families.base import SamplerSettings
-from videogpa.families.ltx import Family, _as_latents, _encoding_by_mode
+from videogpa.families.first_frame import encoding_by_mode
+from videogpa.families.ltx import Family, _as_latents
 from videogpa.families.schedule import stratified
 
 ARMS = [(variant, with_image) for variant in tiny_ltx.VAES for with_image in (False, True)]
@@ -92,7 +93,7 @@ def plain_videos(plain, image, seeds, guidance_scale):
         given = {"image": image[None], "image_cond_noise_scale": 0.0}
     # The decoder of 0.9.1 draws from the global generator.
     torch.manual_seed(0)
-    with _encoding_by_mode(plain.vae):
+    with encoding_by_mode(plain.vae):
         return plain(
             prompt=[TEXT] * len(seeds),
             **given,

@@ -59,7 +59,9 @@ def _truncate(path: Path, done: int) -> None:
 
 
 @contextmanager
-def progress_bar(steps: int, done: int, what: str = "train") -> Iterator[Callable[[Health], None]]:
+def progress_bar(
+    steps: int, done: int, what: str = "train", *, quiet: bool = False
+) -> Iterator[Callable[[Health], None]]:
     """A function that advances a progress bar on stderr by one step."""
     columns = (
         TextColumn(what),
@@ -68,7 +70,7 @@ def progress_bar(steps: int, done: int, what: str = "train") -> Iterator[Callabl
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task(what, total=steps, completed=done, figures="")
 
         def tick(health: Health) -> None:

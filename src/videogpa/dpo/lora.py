@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
@@ -64,11 +66,14 @@ def save_lora(family: VideoFamily, folder: Path, name: str = LORA_WEIGHT_NAME_SA
     """
     transformer = family.transformer
     weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
-    config = transformer.peft_config[ADAPTER].to_dict()
-    described = {PREFIX + key: _plain(value) for key, value in config.items()}
+    return write_lora(folder / name, weights, transformer.peft_config[ADAPTER].to_dict())
+
+
+def write_lora(path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> Path:
+    """Weights by the transformer's own module names, and peft's configuration of them, as diffusers reads both."""
+    described = {PREFIX + key: plain(value) for key, value in config.items()}
     # One metadata key only: safetensors writes several in random order, which would change the file's hash.
     metadata = {LORA_ADAPTER_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)}
-    path = folder / name
     save_tensors(path, {PREFIX + name: tensor for name, tensor in weights.items()}, metadata)
     return path
 
@@ -80,7 +85,7 @@ def load_lora(family: VideoFamily, source: Path, strength: float = 1.0) -> None:
     Raises:
         InputError: missing, no LoRA in safetensors, or made for another model; never falls back to the base.
     """
-    file, second = _find_weights(source), source / LORA_FILES[1]
+    file, second = find_weights(source), source / LORA_FILES[1]
     parts = [(family.transformer, file)]
     if second.is_file():
         experts = getattr(family, "transformers", {})
@@ -155,7 +160,12 @@ def _in_diffusers_names(
     return family.lora_loader.lora_state_dict(original), kept | targets
 
 
-def _find_weights(source: Path) -> Path:
+def find_weights(source: Path) -> Path:
+    """The LoRA file that a path means: itself, or the one in a folder.
+
+    Raises:
+        InputError: there is none, or none in safetensors.
+    """
     if source.is_file() and source.suffix == ".safetensors":
         return source
     if not source.is_dir():
@@ -191,5 +201,6 @@ def _require_fit(transformer: nn.Module, weights: dict[str, Tensor], file: Path)
             )
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """A value of peft's configuration as JSON knows it."""
     return sorted(value) if isinstance(value, set) else value

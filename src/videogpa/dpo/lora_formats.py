@@ -30,9 +30,10 @@ from videogpa.dpo.lora import (
     PEFT_PREFIX,
     PEFT_WEIGHTS,
     PREFIX,
-    _find_weights,
-    _plain,
+    find_weights,
+    plain,
     read_peft,
+    write_lora,
 )
 from videogpa.errors import InputError
 from videogpa.families.base import save_tensors
@@ -77,7 +78,7 @@ def read_loras(source: Path) -> list[Lora]:
     Raises:
         InputError: missing, unreadable, or no plain LoRA of linear layers.
     """
-    file = _find_weights(source)
+    file = find_weights(source)
     second = source / LORA_FILES[1]
     return [_read(path) for path in (file, *([second] if second.is_file() else []))]
 
@@ -113,17 +114,12 @@ def in_diffusers_names(family: str, lora: Lora) -> Lora:
 def write_diffusers(loras: Sequence[Lora], folder: Path) -> list[Path]:
     """`pytorch_lora_weights.safetensors`, and a second file for a second expert (see `dpo/lora.py`)."""
     paths = [folder / name for name in LORA_FILES[: len(loras)]]
-    for path, lora in zip(paths, loras, strict=True):
-        described = {PREFIX + key: _plain(value) for key, value in lora.config.items()}
-        # One key: several would be written in random order.
-        metadata = {LORA_ADAPTER_METADATA_KEY: json.dumps(described, indent=2, sort_keys=True)}
-        save_tensors(path, {PREFIX + name: tensor for name, tensor in lora.weights.items()}, metadata)
-    return paths
+    return [write_lora(path, lora.weights, lora.config) for path, lora in zip(paths, loras, strict=True)]
 
 
 def write_peft(lora: Lora, folder: Path, base_model: str | None = None) -> list[Path]:
     """What `PeftModel.from_pretrained(transformer, folder)` reads; `base_model` is the name that peft is told."""
-    described = {key: _plain(value) for key, value in sorted(lora.config.items())}
+    described = {key: plain(value) for key, value in sorted(lora.config.items())}
     given = {"peft_type": "LORA", "base_model_name_or_path": base_model, "inference_mode": True}
     write_json_atomic(folder / PEFT_CONFIG, described | given)
     weights = {PEFT_PREFIX + name: tensor for name, tensor in lora.weights.items()}

@@ -18,8 +18,10 @@ from videogpa.dpo.memory import blocks_of, recompute_blocks
 from videogpa.families.base import VideoFamily
 
 GIB = 2**30
-EFFICIENCY = 0.5
-"""Of a large matrix product's rate, what a training step reaches; measured .4 to .6 (docs/cost.md)."""
+EFFICIENCY = 0.7
+"""Of a large matrix product's rate, what a training step reaches: .71 on one CPU core (docs/cost.md); accelerators were
+not measured yet, and small models reach less.
+"""
 COPIES = 6
 """Of the LoRA in float32: weights, gradient, two moments, running mean, the last good one."""
 

@@ -62,9 +62,18 @@ class Data:
     base_hash: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """The model that is trained: its LoRA's parameters, and the norm of the base's matrices that they go on."""
+
+    family: VideoFamily
+    lora: dict[str, nn.Parameter]
+    base_norm: float
+
+
 def train(
     cfg: TrainConfig,
-    family: VideoFamily,
+    policy: Policy,
     data: Data,
     out: Path,
     accelerator: Accelerator,
@@ -75,9 +84,8 @@ def train(
     Raises:
         InputError: the loss is no number, or the batch has fewer pairs than there are processes.
     """
-    base_norm = adapted_norm(family)
-    lora = prepared(cfg, family, accelerator)
-    steps = _Steps(cfg, family, data, accelerator, cache)
+    lora = policy.lora
+    steps = _Steps(cfg, policy.family, data, accelerator, cache)
     beta = cfg.beta or _calibrated_beta(steps, lora, out)
     optimizer, schedule = _optimizer(cfg, lora)
     ema = copy_weights(lora)
@@ -102,7 +110,7 @@ def train(
             schedule.step()
             _follow(ema, lora, cfg.ema_decay or 0.0)
             health = measure(errors, beta)
-            effect = effect_size(lora, cfg.alpha / cfg.rank, base_norm)
+            effect = effect_size(lora, cfg.alpha / cfg.rank, policy.base_norm)
             now = replace(now, step=step, guard=now.guard.update(errors))
 
             evaluation = None
@@ -146,8 +154,9 @@ def objective(cfg: TrainConfig, errors: PairErrors, beta: float) -> PerSample:
             return sft_loss(errors.chosen)
 
 
-def prepared(cfg: TrainConfig, family: VideoFamily, accelerator: Accelerator) -> dict[str, nn.Parameter]:
-    """The family's model with a fresh LoRA and as small in memory as asked for; returns the LoRA's parameters."""
+def prepared(cfg: TrainConfig, family: VideoFamily, accelerator: Accelerator) -> Policy:
+    """The family's model with a fresh LoRA, on the accelerator, as small in memory as asked for."""
+    base_norm = adapted_norm(family)
     if cfg.quantize:
         quantize_base(family.transformer)
     add_lora(family, cfg.rank, cfg.alpha, cfg.seed)
@@ -155,9 +164,12 @@ def prepared(cfg: TrainConfig, family: VideoFamily, accelerator: Accelerator) ->
     recompute_blocks(family.transformer, 1.0 if cfg.offload else cfg.recompute)
     if cfg.offload:
         offload_blocks(family.transformer, accelerator.device, lora.values())
+    else:
+        family.transformer.to(accelerator.device)
+    family.device = accelerator.device
     if cfg.shard and accelerator.num_processes > 1:
         shard_base(family.transformer, accelerator.device, lora.values())
-    return lora_parameters(family)
+    return Policy(family=family, lora=lora_parameters(family), base_norm=base_norm)
 
 
 @dataclass(frozen=True)
@@ -269,7 +281,8 @@ def _calibrated_beta(steps: _Steps, lora: dict[str, nn.Parameter], out: Path) ->
         optimizer, schedule = _optimizer(cfg, lora)
         count = max(1, round(TRIAL_SHARE * cfg.steps))
         found = []
-        with progress_bar(count, 0, "calibration") as tick:
+        quiet = not steps.accelerator.is_main_process
+        with progress_bar(count, 0, "calibration", quiet=quiet) as tick:
             for step in range(1, count + 1):
                 optimizer.zero_grad()
                 _, errors = steps.backward(step, beta=1.0)

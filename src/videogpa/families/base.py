@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -53,6 +54,8 @@ class VideoFamily(Protocol):
     prediction_type: Literal["epsilon", "v_prediction", "flow"]
     lora_targets: tuple[str, ...]
     lora_loader: Any
+    device: torch.device
+    """Where the transformer is; training moves both."""
     transformer: Any
     """A diffusers model: a torch module that also takes peft adapters."""
 

@@ -1,8 +1,7 @@
 """The CogVideoX family (2B, 5B, 5B I2V, 1.5 T2V and I2V) as diffusers folders: v-prediction on latents."""
 
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from videogpa.families.diffusers_folder import (
     read_index,
     repeat_batch,
 )
+from videogpa.families.first_frame import encoding_by_mode, require_first_frame, require_size
 from videogpa.families.schedule import stratified
 from videogpa.tensors import Latents, PerSample
 
@@ -172,7 +172,7 @@ class Family:
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         given: dict[str, Any] = {} if image is None else {"image": image.expand(count, -1, -1, -1)}
         negative = self._encode_text("") if settings.guidance_scale > 1 else None
-        with _encoding_by_mode(self.pipeline.vae):
+        with encoding_by_mode(self.pipeline.vae):
             latents = self.pipeline(
                 **given,
                 prompt_embeds=conditioning["prompt_embeds"].repeat(count, 1, 1),
@@ -293,7 +293,7 @@ class Family:
             return conditioning
         height, width = image.shape[1:]
         pixels = pipeline.video_processor.preprocess(image[None], height=height, width=width)
-        with _encoding_by_mode(pipeline.vae):
+        with encoding_by_mode(pipeline.vae):
             # Latents are passed so that preparing them draws nothing from the global generator.
             _, prepared = pipeline.prepare_latents(
                 pixels.to(self.device, self.dtype),
@@ -311,15 +311,8 @@ class Family:
         return -latent_frames % (self.transformer.config.patch_size_t or 1)
 
     def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
-        if image is None and self.takes_image:
-            raise InputError(f"{self.folder} is an image-to-video model: give every prompt a first frame")
-        if image is not None and not self.takes_image:
-            raise InputError(f"{self.folder} is a text-to-video model: it cannot take a first frame")
-        if image is not None and tuple(image.shape[1:]) != (height, width):
-            raise InputError(
-                f"the first frame is {image.shape[2]}x{image.shape[1]} but the video {width}x{height}: "
-                "resize or crop the image to the video's size"
-            )
+        require_first_frame(self.folder, self.takes_image, image)
+        require_size(image, height, width)
         temporal, spatial = self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
         if frames % (2 * temporal) != 1:
             # The VAE decodes an even number of latent frames to another number of frames, without a word.
@@ -339,15 +332,3 @@ class Family:
             raise InputError(
                 f"{width}x{height} does not fit {self.folder}: it draws at most {own_width}x{own_height}"
             )
-
-
-@contextmanager
-def _encoding_by_mode(vae: Any) -> Iterator[None]:
-    """For a while the VAE encodes to the mode of its distribution instead of a draw from it, in its own precision."""
-    encode = vae.encode
-    vae.encode = lambda pixels: SimpleNamespace(latents=encode(pixels.to(vae.dtype)).latent_dist.mode())
-    try:
-        yield
-    finally:
-        # The class's own method shows again.
-        del vae.encode

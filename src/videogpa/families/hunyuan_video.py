@@ -3,19 +3,16 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import (
-    FlowMatchEulerDiscreteScheduler,
     HunyuanVideoImageToVideoPipeline,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
 )
-from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import HunyuanVideoLoraLoaderMixin
 from jaxtyping import Bool, Float
-from PIL.Image import Image
 from torch import Generator, Tensor
 
 from videogpa.errors import InputError
@@ -27,7 +24,15 @@ from videogpa.families.diffusers_folder import (
     read_index,
     repeat_batch,
 )
-from videogpa.families.schedule import shifted, stratified
+from videogpa.families.first_frame import (
+    as_picture,
+    require_first_frame,
+    require_size,
+    with_first_frame,
+    without_first_frame,
+)
+from videogpa.families.flow_matching import FlowMatching
+from videogpa.families.schedule import fixed_shift, shifted, stratified
 from videogpa.tensors import Latents, PerSample
 
 VARIANTS = {
@@ -59,7 +64,7 @@ IMAGE_INTERLEAVE = 4
 """Every which token of the image the prompt's embeddings keep, as the pipeline does for a replaced first frame."""
 
 
-class Family:
+class Family(FlowMatching):
     """A HunyuanVideo 1.0 model folder behind the `VideoFamily` contract.
 
     The models are distilled to draw in one call what guidance takes two for: `guidance_scale` above 1 is the strength
@@ -73,7 +78,6 @@ class Family:
             or its transformer or scheduler is of another kind than those of the two published models.
     """
 
-    prediction_type: Literal["flow"] = "flow"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     lora_loader = HunyuanVideoLoraLoaderMixin
 
@@ -86,8 +90,7 @@ class Family:
         index = read_index(self.folder, "hunyuan_video", PIPELINES)
         self.pipeline_class = PIPELINES[index["_class_name"]]
         self.takes_image = self.pipeline_class is HunyuanVideoImageToVideoPipeline
-        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype)
-        self.transformer.to(self.device)
+        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype, self.device)
         self._check_transformer()
         self.scheduler = load_scheduler(self.folder, index)
         self.shift = fixed_shift(self.folder, self.scheduler)
@@ -154,7 +157,7 @@ class Family:
         vae = self.pipeline.vae
         pixels = (2 * videos - 1).transpose(1, 2).to(self.device, vae.dtype)
         latents = vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor
-        return _with_first_frame(latents, conditioning), conditioning
+        return with_first_frame(latents, conditioning), conditioning
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Float[Tensor, "b t 3 height width"]:
@@ -169,27 +172,16 @@ class Family:
         sigma = shifted(stratified(generator, n), self.shift)
         return (sigma * self.num_train_timesteps).float().to(self.device)
 
-    def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
-        """x_t = (1 - sigma) x0 + sigma eps; `predict` puts the clean first frame back."""
-        sigma = (t / self.num_train_timesteps).view(-1, 1, 1, 1, 1)
-        return (1 - sigma) * x0 + sigma * eps
-
-    def target(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
-        """The velocity eps - x0, at every t."""
-        return eps - x0
-
     def loss_mask(self, latents: Latents, conditioning: Conditioning) -> Bool[Tensor, "b 1 f h w"]:
         """False on the first latent frame where it is given."""
-        mask = torch.ones_like(latents[:, :1], dtype=torch.bool)
-        mask[:, :, 0] = "first_frame" not in conditioning
-        return mask
+        return without_first_frame(latents, conditioning)
 
     def predict(self, x_t: Latents, t: PerSample, conditioning: Conditioning) -> Latents:
         """The velocity at x_t, called as the pipelines call the transformer, which itself knows that a given first
         frame is clean.
         """
         return self.transformer(
-            hidden_states=_with_first_frame(x_t, conditioning).to(self.dtype),
+            hidden_states=with_first_frame(x_t, conditioning).to(self.dtype),
             timestep=t,
             encoder_hidden_states=conditioning["prompt_embeds"].to(self.dtype),
             encoder_attention_mask=conditioning["prompt_attention_mask"].to(self.dtype),
@@ -231,7 +223,8 @@ class Family:
         return conditioning | {"first_frame": first_frame}
 
     def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
-        check_first_frame(self.folder, self.takes_image, image, height, width)
+        require_first_frame(self.folder, self.takes_image, image)
+        require_size(image, height, width)
         temporal, spatial = self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
         if frames % temporal != 1:
             raise InputError(f"{frames} frames do not fit {self.folder}: choose k*{temporal}+1 frames")
@@ -254,48 +247,3 @@ class Family:
                 f"the transformer of {self.folder} does not fit its {self.pipeline_class.__name__}: it must be told "
                 "its guidance (guidance_embeds), and replace the first latent if it takes a first frame"
             )
-
-
-def fixed_shift(folder: Path, scheduler: Any) -> float:
-    """The shift of a flow schedule that has one and nothing else.
-
-    Raises:
-        InputError: it is another schedule, or draws noise of its own.
-    """
-    bent = ("use_dynamic_shifting", "shift_terminal", "invert_sigmas", "stochastic_sampling")
-    spaced = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-    is_flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
-    if not is_flow or any(scheduler.config[name] for name in bent + spaced):
-        raise InputError(
-            f"the scheduler of {folder} is no flow schedule with a fixed shift, as HunyuanVideo has"
-        )
-    return float(scheduler.config.shift)
-
-
-def check_first_frame(folder: Path, takes_image: bool, image: Tensor | None, height: int, width: int) -> None:
-    """A first frame is there if and only if the model takes one, in the video's size.
-
-    Raises:
-        InputError: it is not.
-    """
-    if image is None and takes_image:
-        raise InputError(f"{folder} is an image-to-video model: give every prompt a first frame")
-    if image is not None and not takes_image:
-        raise InputError(f"{folder} is a text-to-video model: it cannot take a first frame")
-    if image is not None and tuple(image.shape[1:]) != (height, width):
-        raise InputError(
-            f"the first frame is {image.shape[2]}x{image.shape[1]} but the video {width}x{height}: "
-            "resize or crop the image to the video's size"
-        )
-
-
-def as_picture(image: Float[Tensor, "3 height width"]) -> Image:
-    """An image in [0, 1] in 8 bits, as the image encoders of the pipelines take it."""
-    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(image[None]))[0]
-
-
-def _with_first_frame(latents: Latents, conditioning: Conditioning) -> Latents:
-    """The latents with the given clean first frame in place, if there is one."""
-    if "first_frame" not in conditioning:
-        return latents
-    return torch.cat([conditioning["first_frame"].to(latents), latents[:, :, 1:]], dim=2)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import (
@@ -24,8 +24,13 @@ from videogpa.families.diffusers_folder import (
     read_index,
     repeat_batch,
 )
-from videogpa.families.hunyuan_video import as_picture, check_first_frame, fixed_shift
-from videogpa.families.schedule import shifted, stratified
+from videogpa.families.first_frame import (
+    as_picture,
+    require_first_frame,
+    require_size,
+)
+from videogpa.families.flow_matching import FlowMatching
+from videogpa.families.schedule import fixed_shift, shifted, stratified
 from videogpa.tensors import Latents, PerSample
 
 VARIANTS = {
@@ -69,7 +74,7 @@ IMAGE_TOKENS = 729
 """How many tokens of an absent image the text-to-video pipeline gives the transformer."""
 
 
-class Family:
+class Family(FlowMatching):
     """A HunyuanVideo 1.5 model folder behind the `VideoFamily` contract.
 
     The transformer takes latents, those of the first frame (zeros where none is given) and a mask of the given frames
@@ -86,7 +91,6 @@ class Family:
             it is distilled to few steps, or its scheduler is no flow schedule with a fixed shift.
     """
 
-    prediction_type: Literal["flow"] = "flow"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     # Of HunyuanVideo 1.0: it knows nothing of either transformer but that it takes peft adapters.
     lora_loader = HunyuanVideoLoraLoaderMixin
@@ -100,8 +104,7 @@ class Family:
         index = read_index(self.folder, "hunyuan_video_1_5", PIPELINES)
         self.pipeline_class = PIPELINES[index["_class_name"]]
         self.takes_image = self.pipeline_class is HunyuanVideo15ImageToVideoPipeline
-        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype)
-        self.transformer.to(self.device)
+        self.transformer: Any = load_frozen(TRANSFORMER, self.folder, "transformer", dtype, self.device)
         self._check_transformer()
         self.scheduler = load_scheduler(self.folder, index)
         self.shift = fixed_shift(self.folder, self.scheduler)
@@ -194,15 +197,6 @@ class Family:
         sigma = shifted(stratified(generator, n), self.shift)
         return (sigma * self.num_train_timesteps).to(self.device, self.dtype).float()
 
-    def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
-        """x_t = (1 - sigma) x0 + sigma eps."""
-        sigma = (t / self.num_train_timesteps).view(-1, 1, 1, 1, 1)
-        return (1 - sigma) * x0 + sigma * eps
-
-    def target(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
-        """The velocity eps - x0, at every t."""
-        return eps - x0
-
     def loss_mask(self, latents: Latents, conditioning: Conditioning) -> Bool[Tensor, "b 1 f h w"]:
         """True everywhere: a first frame is given beside the noisy latents, not in their place."""
         return torch.ones_like(latents[:, :1], dtype=torch.bool)
@@ -255,7 +249,8 @@ class Family:
         return conditioning | {"first_frame": first_frame, "image_embeds": embeds}
 
     def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
-        check_first_frame(self.folder, self.takes_image, image, height, width)
+        require_first_frame(self.folder, self.takes_image, image)
+        require_size(image, height, width)
         pipeline, size = self.pipeline, (height, width)
         temporal = pipeline.vae_scale_factor_temporal
         if frames % temporal != 1:

@@ -1,12 +1,10 @@
-"""The LTX-Video family (0.9 to 0.9.8, text- and image-to-video) as diffusers folders: flow matching on latents."""
+"""The LTX-Video family (0.9 to 0.9.7, text- and image-to-video) as diffusers folders: flow matching on latents."""
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import (
@@ -33,6 +31,13 @@ from videogpa.families.diffusers_folder import (
     read_index,
     repeat_batch,
 )
+from videogpa.families.first_frame import (
+    encoding_by_mode,
+    require_size,
+    with_first_frame,
+    without_first_frame,
+)
+from videogpa.families.flow_matching import FlowMatching
 from videogpa.families.schedule import shifted, stratified
 from videogpa.tensors import Latents, PerSample
 
@@ -83,7 +88,7 @@ DECODE_TIMESTEP, DECODE_NOISE = 0.05, 0.025
 """What the authors give a VAE that takes out the last noise itself (0.9.1 and later)."""
 
 
-class Family:
+class Family(FlowMatching):
     """An LTX-Video folder behind the `VideoFamily` contract.
 
     Latents are [b c f h w], as everywhere here; the transformer's own tokens [b n c] stay inside. Every folder draws
@@ -97,7 +102,6 @@ class Family:
             scheduler, VAE or patches are of a kind that the LTX pipelines of diffusers cannot draw with.
     """
 
-    prediction_type: Literal["flow"] = "flow"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     lora_loader = LTXVideoLoraLoaderMixin
 
@@ -160,7 +164,7 @@ class Family:
             embeds, mask = self._encode_text("")
             given["negative_prompt_embeds"] = embeds.repeat(count, 1, 1)
             given["negative_prompt_attention_mask"] = mask.repeat(count, 1)
-        with _encoding_by_mode(self.pipeline.vae):
+        with encoding_by_mode(self.pipeline.vae):
             latents = self._pipeline_for(image)(
                 **given,
                 prompt_embeds=conditioning["prompt_embeds"].repeat(count, 1, 1),
@@ -203,7 +207,7 @@ class Family:
         self._check(image, frames, height, width)
         conditioning = repeat_batch(self._conditioning(text, image), count)
         latents = self._encode_pixels((2 * videos - 1).transpose(1, 2))
-        return _with_first_frame(latents, conditioning), conditioning
+        return with_first_frame(latents, conditioning), conditioning
 
     @torch.no_grad()
     def decode(self, latents: Latents, generators: list[Generator]) -> Float[Tensor, "b t 3 height width"]:
@@ -249,26 +253,15 @@ class Family:
             sigma = self.scheduler.stretch_shift_to_terminal(torch.cat([sigma, sigma.new_zeros(1)]))[:-1]
         return (sigma * self.num_train_timesteps).float().to(self.device)
 
-    def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
-        """x_t = (1 - sigma) x0 + sigma eps; `predict` puts the clean first frame back."""
-        sigma = (t / self.num_train_timesteps).view(-1, 1, 1, 1, 1)
-        return (1 - sigma) * x0 + sigma * eps
-
-    def target(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
-        """The velocity eps - x0, at every t."""
-        return eps - x0
-
     def loss_mask(self, latents: Latents, conditioning: Conditioning) -> Bool[Tensor, "b 1 f h w"]:
         """False on the first latent frame where it is given."""
-        mask = torch.ones_like(latents[:, :1], dtype=torch.bool)
-        mask[:, :, 0] = "first_frame" not in conditioning
-        return mask
+        return without_first_frame(latents, conditioning)
 
     def predict(self, x_t: Latents, t: PerSample, conditioning: Conditioning) -> Latents:
         """The velocity at x_t, called as the pipelines call the transformer: with a first frame a timestep for every
         token, 0 where it is clean.
         """
-        model_input = _with_first_frame(x_t, conditioning)
+        model_input = with_first_frame(x_t, conditioning)
         timestep = t
         if "first_frame" in conditioning:
             timestep = self.loss_mask(x_t, conditioning).flatten(1) * t[:, None]
@@ -327,11 +320,7 @@ class Family:
         return twin
 
     def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
-        if image is not None and tuple(image.shape[1:]) != (height, width):
-            raise InputError(
-                f"the first frame is {image.shape[2]}x{image.shape[1]} but the video {width}x{height}: "
-                "resize or crop the image to the video's size"
-            )
+        require_size(image, height, width)
         if frames % self.frames_per_latent != 1:
             raise InputError(
                 f"{frames} frames do not fit {self.folder}: choose k*{self.frames_per_latent}+1 frames"
@@ -385,22 +374,3 @@ def _compression(folder: Path) -> tuple[int, int]:
 def _as_latents(tokens: Float[Tensor, "b n c"], size: Sequence[int]) -> Latents:
     """Latents [b c f h w] of the transformer's tokens."""
     return tokens.transpose(1, 2).unflatten(2, tuple(size))
-
-
-def _with_first_frame(latents: Latents, conditioning: Conditioning) -> Latents:
-    """The latents with the given clean first frame in place, if there is one."""
-    if "first_frame" not in conditioning:
-        return latents
-    return torch.cat([conditioning["first_frame"].to(latents), latents[:, :, 1:]], dim=2)
-
-
-@contextmanager
-def _encoding_by_mode(vae: Any) -> Iterator[None]:
-    """For a while the VAE encodes to the mode of its distribution instead of a draw from it, in its own precision."""
-    encode = vae.encode
-    vae.encode = lambda pixels: SimpleNamespace(latents=encode(pixels.to(vae.dtype)).latent_dist.mode())
-    try:
-        yield
-    finally:
-        # The class's own method shows again.
-        del vae.encode

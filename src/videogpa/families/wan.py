@@ -21,6 +21,14 @@ from videogpa.families.diffusers_folder import (
     read_index,
     repeat_batch,
 )
+from videogpa.families.first_frame import (
+    as_picture,
+    require_first_frame,
+    require_size,
+    with_first_frame,
+    without_first_frame,
+)
+from videogpa.families.flow_matching import FlowMatching
 from videogpa.families.schedule import shifted, stratified
 from videogpa.tensors import Latents, PerSample
 
@@ -81,7 +89,7 @@ PIPELINES = {"WanPipeline": WanPipeline, "WanImageToVideoPipeline": WanImageToVi
 LONGEST_PROMPT = 512
 
 
-class Family:
+class Family(FlowMatching):
     """A Wan model folder behind the `VideoFamily` contract.
 
     TI2V folders (`expand_timesteps`) draw with and without a first frame; the frame is the clean first latent
@@ -95,7 +103,6 @@ class Family:
         InputError: the folder is missing, is no Wan pipeline, or its weights do not fit its configuration.
     """
 
-    prediction_type: Literal["flow"] = "flow"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     lora_loader = WanLoraLoaderMixin
 
@@ -199,7 +206,7 @@ class Family:
         pixels = (2 * videos - 1).transpose(1, 2).to(self.device, vae.dtype)
         mean, inverse_std = self._latent_statistics(torch.float32)
         latents = (vae.encode(pixels).latent_dist.mode().float() - mean) * inverse_std
-        return _with_first_frame(latents, conditioning), conditioning
+        return with_first_frame(latents, conditioning), conditioning
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Float[Tensor, "b t 3 height width"]:
@@ -221,20 +228,9 @@ class Family:
         sigma = shifted(lowest + (highest - lowest) * stratified(generator, n), self.shift)
         return (sigma * self.num_train_timesteps).float().to(self.device)
 
-    def noise(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
-        """x_t = (1 - sigma) x0 + sigma eps; `predict` puts the clean first frame back."""
-        sigma = (t / self.num_train_timesteps).view(-1, 1, 1, 1, 1)
-        return (1 - sigma) * x0 + sigma * eps
-
-    def target(self, x0: Latents, eps: Latents, t: PerSample) -> Latents:
-        """The velocity eps - x0, at every t."""
-        return eps - x0
-
     def loss_mask(self, latents: Latents, conditioning: Conditioning) -> Bool[Tensor, "b 1 f h w"]:
         """False on the first latent frame where it is given."""
-        mask = torch.ones_like(latents[:, :1], dtype=torch.bool)
-        mask[:, :, 0] = "first_frame" not in conditioning
-        return mask
+        return without_first_frame(latents, conditioning)
 
     def predict(self, x_t: Latents, t: PerSample, conditioning: Conditioning) -> Latents:
         """The velocity at x_t, called as the pipelines call the transformer: per-token timesteps with 0 on
@@ -242,7 +238,7 @@ class Family:
         """
         model_input, timestep = x_t, t
         if self.expand_timesteps:
-            model_input = _with_first_frame(x_t, conditioning)
+            model_input = with_first_frame(x_t, conditioning)
             noisy = self.loss_mask(x_t, conditioning)[0, 0, :, ::2, ::2].flatten()
             timestep = noisy * t[:, None]
         elif "image_latents" in conditioning:
@@ -272,11 +268,7 @@ class Family:
         conditioning = {"prompt_embeds": self._encode_text(text)}
         if image is None:
             return conditioning
-        if tuple(image.shape[1:]) != (height, width):
-            raise InputError(
-                f"the first frame is {image.shape[2]}x{image.shape[1]} but the video {width}x{height}: "
-                "resize or crop the image to the video's size"
-            )
+        require_size(image, height, width)
         pipeline = self._pipeline_for(image)
         given = self._as_pipeline_input(image)
         pixels = pipeline.video_processor.preprocess(given, height=height, width=width)
@@ -300,10 +292,8 @@ class Family:
         """The pipeline class that takes this input, around the shared components."""
         channels = self.transformer.config.in_channels
         takes_image = self.expand_timesteps or channels != self.transformer.config.out_channels
-        if image is None and takes_image and not self.expand_timesteps:
-            raise InputError(f"{self.folder} is an image-to-video model: give every prompt a first frame")
-        if image is not None and not takes_image:
-            raise InputError(f"{self.folder} is a text-to-video model: it cannot take a first frame")
+        if not (self.expand_timesteps and image is None):
+            require_first_frame(self.folder, takes_image, image)
         wanted = WanPipeline if image is None else WanImageToVideoPipeline
         if isinstance(self.pipeline, wanted):
             return self.pipeline
@@ -317,8 +307,7 @@ class Family:
         """CLIP's image processor expects 8-bit images; everything else takes the tensor as it is."""
         if self.transformer.config.image_dim is None:
             return image[None]
-        processor = self.pipeline.video_processor
-        return processor.numpy_to_pil(processor.pt_to_numpy(image[None]))[0]
+        return as_picture(image)
 
     def _check_size(self, frames: int, height: int, width: int) -> None:
         config = self.pipeline.vae.config
@@ -349,10 +338,3 @@ def _training_shift(folder: Path, config: Any) -> float:
     if not is_flow or config.get("use_dynamic_shifting"):
         raise InputError(f"the scheduler of {folder} is no flow schedule with a fixed shift")
     return float(config.get("flow_shift", config.get("shift", 1.0)))
-
-
-def _with_first_frame(latents: Latents, conditioning: Conditioning) -> Latents:
-    """The latents with the given clean first frame in place, if there is one."""
-    if "first_frame" not in conditioning:
-        return latents
-    return torch.cat([conditioning["first_frame"].to(latents.dtype), latents[:, :, 1:]], dim=2)

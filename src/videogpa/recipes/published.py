@@ -1,11 +1,9 @@
-"""The published set-up of VideoGPA (arXiv 2601.23286 and its code), as published and corrected.
+"""The published set-up of VideoGPA (arXiv 2601.23286 and its code), as published (`exact`) and corrected.
 
-Where paper and code agree: LoRA of rank 64 and alpha 128 on the attention's matrices, AdamW at 5e-6 with 500 steps of
-warm-up and a cosine, 16 pairs a step (8 processes, two pairs each), ten frames a video for the scorer, pairs whose
-reprojection errors are at least .05 apart, the best against the worst of a prompt's eight videos.
-Of the code alone: beta 1 on mean errors; weight decay of torch's default, .01; bfloat16; every block recomputed.
-
-`exact` keeps all of that that is a choice, and none of its defects (REMEDIED).
+Paper and code: LoRA of rank 64 and alpha 128 on the attention's matrices, AdamW at 5e-6 with 500 steps of warm-up and
+a cosine, 16 pairs a step (8 processes, two pairs each), ten frames a video for the scorer, pairs whose reprojection
+errors are at least .05 apart, the best against the worst of a prompt's eight videos. Code alone: beta 1 on mean
+errors; torch's weight decay, .01; bfloat16; every block recomputed. What is different here: `docs/recipes.md`.
 """
 
 from pathlib import Path
@@ -19,28 +17,6 @@ from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import FilePrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
-
-CHANGED = {
-    "reward": (
-        "paper_reward",
-        "consistency",
-        "a failed geometry, blur and standing still score best by the paper's",
-    ),
-    "beta": ("1", "by calibration", "at 1 the sigmoid stays straight: nothing ever counts as learnt"),
-    "motion of a pair's two videos": ("any", "within 15 %", "the calmer video tends to win"),
-    "stop": ("never", "where the chosen's error rises by 1.5 %", "the published curves say nothing of it"),
-    "steps": ("10,000 (1.5: 1,500)", "1,000", "the authors: 1,000 already give most"),
-}
-"""What `exact` and the default differ in: published, here, why."""
-REMEDIED = (
-    "rotary embeddings are given to the transformer",
-    "frames reach the VAE in [-1, 1] and latents are scaled",
-    "noise and model see the same shifted timestep (Wan)",
-    "accuracy is measured against the reference",
-    "a failed score forms no pair",
-    "the reference is the model without its LoRA, not a second copy",
-)
-"""Defects of the published code that no setting brings back."""
 
 
 def run_config(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from videogpa.artifact import atomic_path, open_artifact, read_rows
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
+from videogpa.families.variants import require_licensed
 from videogpa.plugin import load
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import probe, read_image, read_video, write_master, write_preview
@@ -25,7 +26,7 @@ class EncodeConfig(BaseModel):
 
     `frames` keeps the first so many. `height` and `width`, given together, cut the largest centred part of that shape
     out of every frame (and out of the prompt's first frame) and resize it. Without them a video is encoded as it is, or
-    fails with what the model says.
+    fails with what the model says. `accepted_licenses` are those of model weights that need consent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,7 @@ class EncodeConfig(BaseModel):
     width: int | None = Field(default=None, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
+    accepted_licenses: tuple[str, ...] = ()
 
 
 class _Job(NamedTuple):
@@ -65,6 +67,8 @@ def run(
     by_id = {p.id: p for p in read_rows(prompts, Prompt)}
     rows = read_rows(candidates, Candidate)
     inputs = {"candidates": candidates, "prompts": prompts, "model": model_folder(cfg.model)}
+    if inputs["model"].is_dir():
+        require_licensed(cfg.family, inputs["model"], cfg.accepted_licenses)
     # What lies on disk is compared by content, not by where it lies.
     named = cfg.model_copy(update={"model": "given"})
     with open_artifact(

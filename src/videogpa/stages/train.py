@@ -22,7 +22,7 @@ from videogpa.dpo.lora import LORA_FILES, lora_parameters, save_lora
 from videogpa.dpo.pairs import Reading, TrainingPair, generator, load_pairs, read_batch, split
 from videogpa.dpo.plan import Plan, matmul_rate, on_meta, plan
 from videogpa.dpo.reference_cache import ReferenceCache
-from videogpa.dpo.training import CHECKPOINT, LOG, Data, train
+from videogpa.dpo.training import CHECKPOINT, LOG, Data, prepared, train
 from videogpa.errors import InputError
 from videogpa.families.base import VideoFamily
 from videogpa.families.variants import experts_of, require_licensed
@@ -82,10 +82,11 @@ def run(
             folder = out if len(experts) == 1 else out / expert
             folder.mkdir(exist_ok=True)
             family = _load_expert(cfg, model, accelerator, expert if len(experts) > 1 else None)
+            policy = prepared(cfg, family, accelerator)
             _require_fit(family, training[0], model)
             cache = ReferenceCache(reference_cache or out / REFERENCE, accelerator.device)
             data = Data(training=training, held_out=held_out, base_hash=f"{base_hash}/{expert}")
-            end, beta = train(cfg, family, data, folder, accelerator, cache)
+            end, beta = train(cfg, policy, data, folder, accelerator, cache)
             if accelerator.is_main_process:
                 _export(family, end, out / LORA, LORA_FILES[experts.index(expert)])
             summaries[expert] = _summary(end, beta)
