@@ -34,7 +34,7 @@ class Run:
 
 
 PROBED = 24
-WATCHED = {"stop_at_chosen_rise": None, "evaluate_every": 20}
+WATCHED = {"stop_at_chosen_rise": None, "stop_when_hopeless": False, "evaluate_every": 20}
 LOOSE = {"beta": 100.0, "learning_rate": 1e-3, "steps": 200, **WATCHED}
 RUNS = {
     "healthy": Run(changes={}, seeds=tuple(range(6))),
@@ -42,7 +42,7 @@ RUNS = {
     "beta_too_small": Run(changes={"beta": 1.0}),
     "beta_a_tenth": Run(changes={"beta": 200.0}),
     "beta_tenfold": Run(changes={"beta": 2e4}),
-    "beta_too_large": Run(changes={"beta": 1e6}),
+    "beta_too_large": Run(changes={"beta": 1e6, "stop_when_hopeless": False}),
     "no_op": Run(changes={"learning_rate": 1e-9}),
     "static_pairs": Run(changes={}, pairs="static_pairs", seeds=(0, 1)),
     "static_pairs_longer": Run(

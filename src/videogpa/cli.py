@@ -582,6 +582,12 @@ def run_recipe(
     held_out: Annotated[Path | None, typer.Option(help="its held-out prompts")] = None,
     geometry: Geometry = "sfm",
     geometry_option: GeometryOptions = None,
+    evaluation_geometry: Annotated[
+        str | None, typer.Option(help="another geometry model for the held-out videos; by default the same")
+    ] = None,
+    evaluation_geometry_option: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for that model, repeatable")
+    ] = None,
     accept_license: AcceptedLicenses = None,
     device: str = "cuda",
     exact: Annotated[bool, typer.Option("--exact", help="its settings as published, not corrected")] = False,
@@ -596,7 +602,11 @@ def run_recipe(
     if "given" in inspect.signature(make).parameters:
         given = {
             "model": None if model is None else str(model), "prompts": prompts, "held_out": held_out,
-            "geometry": geometry, "geometry_options": dict(_name_and_value(e) for e in geometry_option or []),
+            "geometry": geometry, "geometry_options": _geometry_options(geometry_option),
+            "evaluation_geometry": evaluation_geometry,
+            "evaluation_geometry_options": _geometry_options(
+                evaluation_geometry_option, "--evaluation-geometry-option"
+            ),
             "accepted_licenses": tuple(accept_license or ()), "device": device, "exact": exact,
         }  # fmt: skip
     elif model or prompts or held_out:
@@ -743,10 +753,16 @@ def _score_config(geometry: str, options: list[str] | None, accepted: list[str] 
 
     return ScoreConfig(
         geometry=geometry,
-        geometry_options=dict(_name_and_value(entry) for entry in options or []),
+        geometry_options=_geometry_options(options),
         accepted_licenses=tuple(accepted or ()),
         **fields,
     )
+
+
+def _geometry_options(
+    entries: list[str] | None, option: str = "--geometry-option"
+) -> dict[str, str | int | float | bool]:
+    return dict(_name_and_value(entry, option) for entry in entries or [])
 
 
 def _name_and_value(entry: str, option: str = "--geometry-option") -> tuple[str, str | int | float | bool]:

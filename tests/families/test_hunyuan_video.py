@@ -224,7 +224,11 @@ def test_training_parts_load_without_text_encoders_and_vae(folders, tmp_path):
 def test_as_many_frames_as_asked_for_are_drawn(arm, frames):
     family, image = arm
     settings = SamplerSettings(frames=frames, height=32, width=32, steps=1)
-    assert family.sample(TEXT, image, [0], settings).videos.shape[1] == frames
+    if image is not None and frames == 1:
+        with pytest.raises(InputError, match="leaves nothing to draw"):
+            family.sample(TEXT, image, [0], settings)
+    else:
+        assert family.sample(TEXT, image, [0], settings).videos.shape[1] == frames
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,13 @@ def test_a_first_frame_of_another_size_is_refused(folders):
             Family(folders[variant]).sample(TEXT, first_frame(), [0], tall)
 
 
+def test_a_first_frame_that_is_the_whole_video_is_refused(folders):
+    one = SamplerSettings(frames=1, height=32, width=32, steps=2)
+    for variant in tiny_ltx.VAES:
+        with pytest.raises(InputError, match="leaves nothing to draw"):
+            Family(folders[variant]).sample(TEXT, first_frame(), [0], one)
+
+
 @pytest.mark.parametrize(
     ("variant", "file", "changes", "message"),
     [

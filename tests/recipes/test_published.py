@@ -10,7 +10,8 @@ from videogpa.video_io import write_image
 
 RECIPES = ("cogvideox_5b", "cogvideox_5b_i2v", "cogvideox_1_5", "wan_2_2_ti2v_5b")
 GIVEN = {
-    "model": "model", "geometry": "sfm", "geometry_options": {}, "accepted_licenses": ("cogvideox",), "device": "cpu",
+    "model": "model", "geometry": "sfm", "geometry_options": {}, "evaluation_geometry": None,
+    "evaluation_geometry_options": {}, "accepted_licenses": ("cogvideox",), "device": "cpu",
 }  # fmt: skip
 
 
@@ -43,6 +44,16 @@ def test_the_default_is_corrected_in_what_is_listed(tmp_path, name):
     assert corrected.trainings["dpo"].stop_at_chosen_rise == 0.015
     assert corrected.sample == exact.sample
     assert corrected.trainings["dpo_random"].labels == "shuffled"
+
+
+def test_another_geometry_may_judge_the_result(tmp_path):
+    same = of("cogvideox_5b", tmp_path)
+    assert same.evaluate.score.geometry == same.score.geometry == "sfm"
+    given = {"evaluation_geometry": "depth_anything_3", "evaluation_geometry_options": {"weights": "da3"}}
+    other = of("cogvideox_5b", tmp_path, **given)
+    assert (other.score.geometry, other.evaluate.score.geometry) == ("sfm", "depth_anything_3")
+    assert other.evaluate.score.geometry_options == {"weights": "da3"}
+    assert other.evaluate.score.max_frames == other.score.max_frames
 
 
 def test_a_recipe_without_model_or_prompts_says_so(tmp_path):

@@ -376,9 +376,59 @@ def test_the_stop_rule_goes_back_to_the_last_good_evaluation(inputs, tmp_path, m
 
 def test_a_chosen_error_that_rises_at_once_gives_no_lora(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "must_stop", lambda rise, limit: True)
+    cfg = CFG.model_copy(update={"stop_at_chosen_rise": 0.01})
     with pytest.raises(InputError, match="lower learning_rate"):
-        run(CFG, **inputs, out=tmp_path / "out")
+        run(cfg, **inputs, out=tmp_path / "out")
     assert not (tmp_path / "out" / "lora").exists()
+
+
+HOPELESS = CFG.model_copy(
+    update={
+        "beta": 1e7,
+        "steps": 30,
+        "evaluate_every": 11,
+        "checkpoint_every": 5,
+        "warmup_steps": 1,
+        "ema_decay": None,
+    }
+)
+
+
+def test_a_hopeless_training_stops_and_says_what_the_doctor_found(inputs, tmp_path):
+    out = run(HOPELESS, **inputs, out=tmp_path / "stopped")
+    summary = json.loads((out / "training.json").read_text())
+    assert (summary["last_step"], summary["exported_step"]) == (22, 11)
+    assert "beta_too_large" in summary["stop_reason"]
+    assert len(log_of(out)) == 22
+    watched = HOPELESS.model_copy(update={"stop_when_hopeless": False})
+    summary = json.loads((run(watched, **inputs, out=tmp_path / "whole") / "training.json").read_text())
+    assert (summary["last_step"], summary["stop_reason"]) == (30, None)
+
+
+def test_a_resumed_training_stops_for_the_same_reason(inputs, tmp_path, monkeypatch):
+    whole = run(HOPELESS, **inputs, out=tmp_path / "whole")
+    save = training.save
+
+    def interrupt(path, now, *args):
+        save(path, now, *args)
+        if now.step == 15:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(HOPELESS, **inputs, out=tmp_path / "resumed")
+    monkeypatch.undo()
+    resumed = run(HOPELESS, **inputs, out=tmp_path / "resumed")
+    for name in ("log.csv", "training.json", WEIGHTS):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_training_that_is_hopeless_at_once_names_the_verdict(inputs, tmp_path):
+    cfg = HOPELESS.model_copy(update={"evaluate_every": 30})
+    with pytest.raises(
+        InputError, match=r"before its first good evaluation: at step 30 beta_too_large.*Lower beta"
+    ):
+        run(cfg, **inputs, out=tmp_path / "out")
 
 
 def test_without_held_out_pairs_the_running_mean_guards(inputs, tmp_path):

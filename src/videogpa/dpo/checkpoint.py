@@ -20,14 +20,14 @@ ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, kw_only=True)
 class Progression:
-    """How far a run is. `kept` is the LoRA of the last good evaluation."""
+    """How far a run is. `kept` is the LoRA of the last good evaluation; `stopped` says why a run ended early."""
 
     step: int
     kept: dict[str, Tensor]
     kept_step: int = 0
     kept_health: Health | None = None
     guard: ChosenGuard = field(default_factory=ChosenGuard)
-    stopped: bool = False
+    stopped: str | None = None
 
 
 def save(

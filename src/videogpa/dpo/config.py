@@ -19,7 +19,9 @@ class TrainConfig(BaseModel):
     rejected in a random half of the pairs, held-out ones included: the control that tells a gain of the preferences
     from a gain of mere training. `stop_at_chosen_rise` is the relative rise of the chosen's error against the base
     (held-out pairs, or a running mean where none are held out) at which training stops and goes back to the last
-    evaluation below it; None never stops. `precision` is that of the base model; the LoRA and all errors are float32.
+    evaluation below it; None never stops. `stop_when_hopeless` stops where the doctor (`dpo/doctor.py`) finds what no
+    further step can heal: a model that is lost, or a beta under which nothing is learnt. `precision` is that of the
+    base model; the LoRA and all errors are float32.
 
     Cost: `micro_pairs` go through the model at a time (all of the batch where None), `recompute` is the share of the
     blocks whose activations are made again instead of kept, `reference_draws=K` gives every pair K fixed draws of
@@ -54,6 +56,7 @@ class TrainConfig(BaseModel):
     evaluation_draws: int = Field(4, gt=0)
     evaluate_every: int = Field(20, gt=0)
     stop_at_chosen_rise: float | None = Field(0.015, gt=0)
+    stop_when_hopeless: bool = True
     checkpoint_every: int = Field(25, gt=0)
     seed: int = 0
 

@@ -132,6 +132,11 @@ def diagnose(
     return found + _of_videos(probes or {})
 
 
+def hopeless(training: Training) -> Verdict | None:
+    """What no further step can heal, if it is so: worth stopping for."""
+    return diverged(training) or beta_too_large(training)
+
+
 def diverged(training: Training) -> Verdict | None:
     """A figure is no number, or both errors left the base's far behind."""
     remedy = (

@@ -1,7 +1,7 @@
 """What a training run shows: a CSV file, TensorBoard, and a progress bar on stderr."""
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,9 +16,36 @@ FIGURES = tuple(field.name for field in fields(Health))
 COLUMNS = ("step", "loss", *FIGURES, "grad_norm", "lr", "effect", *(f"held_out_{name}" for name in FIGURES))
 
 
+def figures(
+    step: int,
+    loss: float,
+    health: Health,
+    grad_norm: float,
+    lr: float,
+    effect: float,
+    evaluation: Health | None,
+) -> dict[str, float]:
+    """One line of the log, by `COLUMNS`; without an evaluation its columns are absent."""
+    row = {"step": float(step), "loss": loss, **asdict(health)}
+    row |= {"grad_norm": grad_norm, "lr": lr, "effect": effect}
+    held_out = asdict(evaluation) if evaluation else {}
+    return row | {f"held_out_{name}": value for name, value in held_out.items()}
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a log; one that is being written is left out."""
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [
+        {name: float(value) for name, value in row.items() if value not in ("", None)}
+        for row in csv.DictReader(lines)
+    ]
+
+
 @contextmanager
-def training_log(path: Path, board_folder: Path, done: int) -> Iterator[Callable[..., None]]:
-    """A function that writes a step as a CSV line and to TensorBoard.
+def training_log(
+    path: Path, board_folder: Path, done: int
+) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """A function that writes a step's figures as a CSV line and to TensorBoard.
 
     What an interrupted run logged after step `done`, where its checkpoint stands, is dropped first.
     """
@@ -29,20 +56,9 @@ def training_log(path: Path, board_folder: Path, done: int) -> Iterator[Callable
     with path.open("a", newline="") as file, board:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
 
-        def write(
-            step: int,
-            loss: float,
-            health: Health,
-            grad_norm: float,
-            lr: float,
-            effect: float,
-            evaluation: Health | None,
-        ) -> None:
-            row: dict[str, float] = {"step": step, "loss": loss, **asdict(health)}
-            row |= {"grad_norm": grad_norm, "lr": lr, "effect": effect}
-            held_out = asdict(evaluation) if evaluation else {}
-            row |= {f"held_out_{name}": value for name, value in held_out.items()}
-            writer.writerow(row)
+        def write(row: Mapping[str, float]) -> None:
+            step = int(row["step"])
+            writer.writerow({**row, "step": step})
             file.flush()
             for name, value in row.items():
                 if name != "step":

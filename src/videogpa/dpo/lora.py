@@ -24,6 +24,21 @@ PREFIX = "transformer."
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 """How peft itself writes an adapter, and VideoGPA publishes its LoRAs; diffusers does not read such folders."""
+AUTHORS_WAN = {
+    "attn1.to_q": "self_attn.q",
+    "attn1.to_k": "self_attn.k",
+    "attn1.to_v": "self_attn.v",
+    "attn1.to_out.0": "self_attn.o",
+    "attn2.to_q": "cross_attn.q",
+    "attn2.to_k": "cross_attn.k",
+    "attn2.to_v": "cross_attn.v",
+    "attn2.to_out.0": "cross_attn.o",
+    "attn2.add_k_proj": "cross_attn.k_img",
+    "attn2.add_v_proj": "cross_attn.v_img",
+    "ffn.net.0.proj": "ffn.0",
+    "ffn.net.2": "ffn.2",
+}
+"""Modules of a Wan block here and in the authors' own code."""
 
 
 def add_lora(family: VideoFamily, rank: int, alpha: float, seed: int) -> list[nn.Parameter]:
@@ -118,7 +133,9 @@ def _read(
     """Weights and configuration, named as diffusers names them; they fit the transformer."""
     try:
         if file.name == PEFT_WEIGHTS:
-            weights, metadata = _in_diffusers_names(family, transformer, *read_peft(file.parent))
+            named, config = read_peft(file.parent)
+            weights = {PREFIX + key: tensor for key, tensor in named.items()}
+            metadata = {PREFIX + key: value for key, value in config.items()}
         else:
             weights, metadata = family.lora_loader.lora_state_dict(
                 file.parent, weight_name=file.name, use_safetensors=True, return_lora_metadata=True
@@ -130,7 +147,7 @@ def _read(
 
 
 def read_peft(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Weights and configuration of a folder that peft wrote, with diffusers' prefix before the module's name.
+    """Weights and configuration of a folder that peft wrote, by diffusers' names of the modules.
 
     Raises:
         ValueError: another kind of adapter, or one that changes the base model, too.
@@ -143,21 +160,29 @@ def read_peft(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
             f"'{config.init_lora_weights}' changes the base model, too: convert it to a plain LoRA"
         )
     weights = load_file(folder / PEFT_WEIGHTS)
-    named = {PREFIX + key.removeprefix(PEFT_PREFIX): tensor for key, tensor in weights.items()}
-    return named, {PREFIX + key: value for key, value in config.to_dict().items()}
+    named = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in weights.items()}
+    return _in_diffusers_names(named, config.to_dict())
 
 
 def _in_diffusers_names(
-    family: VideoFamily, transformer: nn.Module, weights: dict[str, Tensor], metadata: dict[str, object]
+    weights: dict[str, Tensor], config: dict[str, object]
 ) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """The same LoRA, if it was trained on the authors' own transformer (Wan: blocks.0.self_attn.q)."""
-    modules = {name for name, _ in transformer.named_modules()}
-    if any(key.removeprefix(PREFIX).partition(".lora_")[0] in modules for key in weights):
-        return weights, metadata
-    original = {f"diffusion_model.{key.removeprefix(PREFIX)}": tensor for key, tensor in weights.items()}
-    kept = {key: metadata[key] for key in (f"{PREFIX}r", f"{PREFIX}lora_alpha")}
-    targets: dict[str, object] = {f"{PREFIX}target_modules": list(family.lora_targets)}
-    return family.lora_loader.lora_state_dict(original), kept | targets
+    """The same LoRA, if it was trained on the authors' own transformer (Wan: blocks.0.self_attn.q).
+
+    Raises:
+        ValueError: it has ranks or alphas of single modules, by their names there.
+    """
+    ours = {theirs: module for module, theirs in AUTHORS_WAN.items()}
+    names = {}
+    for key in weights:
+        found = re.fullmatch(r"(blocks\.\d+\.)(.+?)(\.lora_[AB]\.weight)", key)
+        if not found or found[2] not in ours:
+            return weights, config
+        names[key] = found[1] + ours[found[2]] + found[3]
+    if config.get("alpha_pattern") or config.get("rank_pattern"):
+        raise ValueError("ranks or alphas of single modules are not converted from the authors' names")
+    targets = sorted({name.partition(".lora_")[0] for name in names.values()})
+    return {names[key]: tensor for key, tensor in weights.items()}, config | {"target_modules": targets}
 
 
 def find_weights(source: Path) -> Path:

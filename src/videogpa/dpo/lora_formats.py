@@ -25,6 +25,7 @@ from torch import Tensor
 
 from videogpa.artifact import atomic_path, write_json_atomic
 from videogpa.dpo.lora import (
+    AUTHORS_WAN,
     LORA_FILES,
     PEFT_CONFIG,
     PEFT_PREFIX,
@@ -88,27 +89,6 @@ def at_strength(lora: Lora, strength: float) -> Lora:
     alphas = {module: strength * alpha for module, alpha in (lora.config.get("alpha_pattern") or {}).items()}
     alpha = strength * lora.config["lora_alpha"]
     return replace(lora, config=lora.config | dict(zip(SCALED, (alpha, alphas), strict=True)))
-
-
-def in_diffusers_names(family: str, lora: Lora) -> Lora:
-    """The same LoRA, if it was trained on the authors' own transformer (Wan: blocks.0.self_attn.q).
-
-    Raises:
-        InputError: it has ranks or alphas of single modules, by their names there.
-    """
-    ours = {name: module for module, name in WAN.items()}
-    split = {module: module.split(".", 2) for module in lora.modules}
-    if family != "wan" or not all(len(parts) == 3 and parts[2] in ours for parts in split.values()):
-        return lora
-    if lora.config.get("alpha_pattern") or lora.config.get("rank_pattern"):
-        raise InputError(
-            "a LoRA in the authors' names, with ranks or alphas of single modules, is not converted"
-        )
-    renamed = {module: f"blocks.{block}.{ours[rest]}" for module, (_, block, rest) in split.items()}
-    weights = {
-        renamed[module] + side: lora.weights[module + side] for module in renamed for side in (DOWN, UP)
-    }
-    return Lora(weights=weights, config=lora.config | {"target_modules": sorted(renamed.values())})
 
 
 def write_diffusers(loras: Sequence[Lora], folder: Path) -> list[Path]:
@@ -282,20 +262,6 @@ def _place(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-WAN = {
-    "attn1.to_q": "self_attn.q",
-    "attn1.to_k": "self_attn.k",
-    "attn1.to_v": "self_attn.v",
-    "attn1.to_out.0": "self_attn.o",
-    "attn2.to_q": "cross_attn.q",
-    "attn2.to_k": "cross_attn.k",
-    "attn2.to_v": "cross_attn.v",
-    "attn2.to_out.0": "cross_attn.o",
-    "attn2.add_k_proj": "cross_attn.k_img",
-    "attn2.add_v_proj": "cross_attn.v_img",
-    "ffn.net.0.proj": "ffn.0",
-    "ffn.net.2": "ffn.2",
-}
 COGVIDEOX = {
     "attn1.to_q": "q",
     "attn1.to_k": "k",
@@ -322,7 +288,7 @@ def _by_block(lora: Lora, blocks: str, names: Mapping[str, str]) -> dict[str, Te
 
 
 def _wan(lora: Lora) -> dict[str, Tensor]:
-    return _by_block(lora, "blocks", WAN)
+    return _by_block(lora, "blocks", AUTHORS_WAN)
 
 
 def _cogvideox(lora: Lora) -> dict[str, Tensor]:

@@ -22,8 +22,9 @@ from videogpa.dpo.calibration import TRIAL_SHARE, Calibration, advantages, calib
 from videogpa.dpo.checkpoint import Progression, copy_weights, restore, save, set_weights
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.diffusion import Batch, PairErrors, Sides, adapters_off, pair_errors, side_errors
+from videogpa.dpo.doctor import Training, hopeless
 from videogpa.dpo.health import Health, effect_size, measure, must_stop
-from videogpa.dpo.log import progress_bar, training_log
+from videogpa.dpo.log import figures, progress_bar, read_log, training_log
 from videogpa.dpo.lora import adapted_norm, add_lora, lora_parameters
 from videogpa.dpo.loss import (
     anchored_dpo_loss,
@@ -79,7 +80,7 @@ def train(
     accelerator: Accelerator,
     cache: ReferenceCache,
 ) -> tuple[Progression, float]:
-    """From the checkpoint in `out`, if there is one, to the last step or the stop rule; also the beta that was used.
+    """From the checkpoint in `out`, if there is one, to the last step or a reason to stop; also the beta that was used.
 
     Raises:
         InputError: the loss is no number, or the batch has fewer pairs than there are processes.
@@ -93,6 +94,7 @@ def train(
     if (out / CHECKPOINT).exists():
         now = restore(out / CHECKPOINT, lora, ema, optimizer, schedule)
     held_out_reference = _held_out_reference(steps)
+    rows = [row for row in read_log(out / LOG) if row["step"] <= now.step] if now.step else []
 
     with ExitStack() as stack:
         if accelerator.is_main_process:
@@ -113,20 +115,22 @@ def train(
             effect = effect_size(lora, cfg.alpha / cfg.rank, policy.base_norm)
             now = replace(now, step=step, guard=now.guard.update(errors))
 
-            evaluation = None
-            if step % cfg.evaluate_every == 0 or step == cfg.steps:
+            evaluation, to_judge = None, step % cfg.evaluate_every == 0 or step == cfg.steps
+            if to_judge:
                 with _weights(lora, ema):
                     evaluation = _evaluate(steps, held_out_reference, beta)
+            rows.append(figures(step, loss.item(), health, grad_norm.item(), lr, effect, evaluation))
+            if to_judge:
                 rise = evaluation.chosen_change if evaluation else now.guard.change
-                if must_stop(rise, cfg.stop_at_chosen_rise):
-                    now = replace(now, stopped=True)
-                else:
+                stopped = _reason_to_stop(Training(config=cfg, rows=rows, beta=beta), rise)
+                if stopped is None:
                     kept = copy_weights(ema)
                     now = replace(now, kept=kept, kept_step=step, kept_health=evaluation or health)
+                now = replace(now, stopped=stopped)
             if accelerator.is_main_process:
-                log(step, loss.item(), health, grad_norm.item(), lr, effect, evaluation)
+                log(rows[-1])
                 tick(health)
-            if now.stopped:
+            if now.stopped is not None:
                 break
             if step % cfg.checkpoint_every == 0 and accelerator.is_main_process:
                 save(out / CHECKPOINT, now, lora, ema, optimizer, schedule)
@@ -258,6 +262,18 @@ class _Steps:
         ]
         chosen, rejected = (torch.cat(side) for side in zip(*sides, strict=True))
         return chosen, rejected
+
+
+def _reason_to_stop(training: Training, chosen_rise: float) -> str | None:
+    cfg, step = training.config, training.rows[-1]["step"]
+    if must_stop(chosen_rise, cfg.stop_at_chosen_rise):
+        return (
+            f"at step {step:.0f} the chosen videos' error had risen by {chosen_rise:.2%} "
+            f"(stop_at_chosen_rise {cfg.stop_at_chosen_rise:.2%}): lower learning_rate, raise beta or evaluate "
+            "more often"
+        )
+    verdict = hopeless(training) if cfg.stop_when_hopeless else None
+    return None if verdict is None else f"at step {step:.0f} {verdict}"
 
 
 def _optimizer(cfg: TrainConfig, lora: dict[str, nn.Parameter]) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from videogpa.families.diffusers_folder import (
     read_index,
     repeat_batch,
 )
-from videogpa.families.first_frame import encoding_by_mode, require_first_frame, require_size
+from videogpa.families.first_frame import encoding_by_mode, require_first_frame, require_fit
 from videogpa.families.schedule import stratified
 from videogpa.tensors import Latents, PerSample
 
@@ -312,7 +312,7 @@ class Family:
 
     def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
         require_first_frame(self.folder, self.takes_image, image)
-        require_size(image, height, width)
+        require_fit(image, frames, height, width)
         temporal, spatial = self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
         if frames % (2 * temporal) != 1:
             # The VAE decodes an even number of latent frames to another number of frames, without a word.

@@ -29,12 +29,16 @@ def require_first_frame(folder: Path, takes_image: bool, image: Tensor | None) -
         raise InputError(f"{folder} is a text-to-video model: it cannot take a first frame")
 
 
-def require_size(image: Tensor | None, height: int, width: int) -> None:
-    """The image, if there is one, has the video's size.
+def require_fit(image: Tensor | None, frames: int, height: int, width: int) -> None:
+    """The image, if there is one, has the video's size and is not all of it.
 
     Raises:
-        InputError: it has another one.
+        InputError: it has another one, or no other frame is to be drawn.
     """
+    if image is not None and frames == 1:
+        raise InputError(
+            "a video of one frame with a first frame leaves nothing to draw: ask for more frames"
+        )
     if image is not None and tuple(image.shape[1:]) != (height, width):
         raise InputError(
             f"the first frame is {image.shape[2]}x{image.shape[1]} but the video {width}x{height}: "

@@ -27,7 +27,7 @@ from videogpa.families.diffusers_folder import (
 from videogpa.families.first_frame import (
     as_picture,
     require_first_frame,
-    require_size,
+    require_fit,
     with_first_frame,
     without_first_frame,
 )
@@ -224,7 +224,7 @@ class Family(FlowMatching):
 
     def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
         require_first_frame(self.folder, self.takes_image, image)
-        require_size(image, height, width)
+        require_fit(image, frames, height, width)
         temporal, spatial = self.pipeline.vae_scale_factor_temporal, self.pipeline.vae_scale_factor_spatial
         if frames % temporal != 1:
             raise InputError(f"{frames} frames do not fit {self.folder}: choose k*{temporal}+1 frames")

@@ -27,7 +27,7 @@ from videogpa.families.diffusers_folder import (
 from videogpa.families.first_frame import (
     as_picture,
     require_first_frame,
-    require_size,
+    require_fit,
 )
 from videogpa.families.flow_matching import FlowMatching
 from videogpa.families.schedule import fixed_shift, shifted, stratified
@@ -250,7 +250,7 @@ class Family(FlowMatching):
 
     def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
         require_first_frame(self.folder, self.takes_image, image)
-        require_size(image, height, width)
+        require_fit(image, frames, height, width)
         pipeline, size = self.pipeline, (height, width)
         temporal = pipeline.vae_scale_factor_temporal
         if frames % temporal != 1:

@@ -33,7 +33,7 @@ from videogpa.families.diffusers_folder import (
 )
 from videogpa.families.first_frame import (
     encoding_by_mode,
-    require_size,
+    require_fit,
     with_first_frame,
     without_first_frame,
 )
@@ -320,7 +320,7 @@ class Family(FlowMatching):
         return twin
 
     def _check(self, image: Tensor | None, frames: int, height: int, width: int) -> None:
-        require_size(image, height, width)
+        require_fit(image, frames, height, width)
         if frames % self.frames_per_latent != 1:
             raise InputError(
                 f"{frames} frames do not fit {self.folder}: choose k*{self.frames_per_latent}+1 frames"

@@ -24,7 +24,7 @@ from videogpa.families.diffusers_folder import (
 from videogpa.families.first_frame import (
     as_picture,
     require_first_frame,
-    require_size,
+    require_fit,
     with_first_frame,
     without_first_frame,
 )
@@ -268,7 +268,7 @@ class Family(FlowMatching):
         conditioning = {"prompt_embeds": self._encode_text(text)}
         if image is None:
             return conditioning
-        require_size(image, height, width)
+        require_fit(image, frames, height, width)
         pipeline = self._pipeline_for(image)
         given = self._as_pipeline_input(image)
         pixels = pipeline.video_processor.preprocess(given, height=height, width=width)

@@ -29,6 +29,8 @@ def run_config(
     held_out: Path | None,
     geometry: str,
     geometry_options: dict[str, Any],
+    evaluation_geometry: str | None,
+    evaluation_geometry_options: dict[str, Any],
     accepted_licenses: tuple[str, ...],
     device: str,
     exact: bool,
@@ -38,7 +40,8 @@ def run_config(
     Args:
         drawn: how this model draws (`SampleConfig`).
         training: where this model's training differs (`TrainConfig`).
-        geometry: the model that judges; the published one is `vggt`, with `depth_anything_3` for the evaluation.
+        geometry: the model that judges candidates and, unless `evaluation_geometry` is given, held-out videos;
+            published are `vggt` for the first and `depth_anything_3` for the second.
         exact: as published instead of the corrected default.
 
     Raises:
@@ -57,7 +60,13 @@ def run_config(
         accepted_licenses=accepted_licenses,
         max_frames=10,
     )
-    published = {"beta": 1.0, "stop_at_chosen_rise": None, "steps": 10_000} | training
+    second = {"geometry": evaluation_geometry, "geometry_options": evaluation_geometry_options}
+    published = {
+        "beta": 1.0,
+        "stop_at_chosen_rise": None,
+        "stop_when_hopeless": False,
+        "steps": 10_000,
+    } | training
     corrected = {"beta": None, "steps": 1_000}
     dpo = TrainConfig(
         family=family,
@@ -88,7 +97,7 @@ def run_config(
         trainings={"dpo": dpo, "dpo_random": dpo.model_copy(update={"labels": "shuffled"})},
         evaluate=EvaluateConfig(
             sample=sample.model_copy(update={"candidates": 2, "seed": 1_000, "keep_latents": False}),
-            score=score,
+            score=score.model_copy(update=second if evaluation_geometry else {}),
             comparisons=(("dpo", "base"), ("dpo", "dpo_random"), ("dpo_random", "base")),
             trained_by=metric,
         ),

@@ -1,6 +1,5 @@
 """Examines trainings on disk, finished or under way: logs by the doctor's rules, videos by motion and sharpness."""
 
-import csv
 import json
 import shutil
 from collections import defaultdict
@@ -15,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from videogpa.artifact import CONFIG, MANIFEST, open_artifact, read_rows
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.doctor import Change, Training, Verdict, diagnose
+from videogpa.dpo.log import read_log
 from videogpa.dpo.lora import LORA_FILES
-from videogpa.dpo.pairs import load_pairs, split
 from videogpa.dpo.training import CALIBRATION, LOG
 from videogpa.errors import InputError
 from videogpa.stages import sample, score
@@ -26,7 +25,7 @@ from videogpa.stages.score import ScoreConfig, higher_is_better
 from videogpa.stages.train import LORA, SUMMARY
 from videogpa.types import Candidate, EvalRow, MetricValues, Prompt, Score
 
-EVALUATION, PAIRS, CANDIDATES = "evaluation", "pairs", "candidates"
+EVALUATION = "evaluation"
 DRAWN = SampleConfig(candidates=1)
 JUDGED = ScoreConfig(geometry="embedded")
 RESAMPLES = 2_000
@@ -63,7 +62,7 @@ def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tu
             for control in controls
             if (beaten := _beats(folder / EVALUATION, measured, arm.name, control.name)) is not None
         ]
-        for name, training in trainings(arm, folder if run else None).items():
+        for name, training in trainings(arm).items():
             found.append((name, diagnose(training, videos, beats_control=any(better) if better else None)))
     return found
 
@@ -185,8 +184,8 @@ def _beats(evaluation: Path, measured: Mapping[str, Measured], arm: str, control
     return low > 0
 
 
-def trainings(folder: Path, run: Path | None = None) -> dict[str, Training]:
-    """The training in this folder, or its two experts', by name. While a `run` trains, its pairs are counted there.
+def trainings(folder: Path) -> dict[str, Training]:
+    """The training in this folder, or its two experts', by name.
 
     Raises:
         InputError: there is no log, or no configuration.
@@ -194,12 +193,12 @@ def trainings(folder: Path, run: Path | None = None) -> dict[str, Training]:
     logs = sorted([*folder.glob(LOG), *folder.glob(f"*/{LOG}")])
     if not logs:
         raise InputError(f"{folder} has no {LOG} yet: the training has not begun")
-    whole = Training(config=_config(folder), rows=(), **_pair_counts(folder, run))
+    whole = Training(config=_config(folder), rows=(), **_pair_counts(folder))
     found = {}
     for log in logs:
         own = log.parent == folder
         name = folder.name if own else f"{folder.name}/{log.parent.name}"
-        found[name] = replace(whole, rows=_rows(log), beta=_beta(whole.config, log.parent))
+        found[name] = replace(whole, rows=read_log(log), beta=_beta(whole.config, log.parent))
     return found
 
 
@@ -210,26 +209,12 @@ def _config(folder: Path) -> TrainConfig:
         raise InputError(f"{folder / CONFIG} is not the configuration of a training: {error}") from error
 
 
-def _pair_counts(folder: Path, run: Path | None) -> dict[str, Any]:
-    """How many pairs are trained on and held out: from the summary or, while a run trains, from its pairs."""
-    if (folder / SUMMARY).exists():
-        summary = json.loads((folder / SUMMARY).read_text())
-        return {name: summary[name] for name in ("pairs", "held_out_pairs")}
-    if run is None or not (run / PAIRS / MANIFEST).exists():
+def _pair_counts(folder: Path) -> dict[str, Any]:
+    """How many pairs are trained on and held out."""
+    if not (folder / SUMMARY).exists():
         return {}
-    cfg = _config(folder)
-    pairs = load_pairs(run / PAIRS, run / CANDIDATES, cfg.labels, cfg.seed)
-    training, held_out = split(pairs, cfg.held_out_fraction, cfg.seed)
-    return {"pairs": len(training), "held_out_pairs": len(held_out)}
-
-
-def _rows(log: Path) -> list[dict[str, float]]:
-    """The lines of a log; one that is being written is left out."""
-    lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [
-        {name: float(value) for name, value in row.items() if value not in ("", None)}
-        for row in csv.DictReader(lines)
-    ]
+    summary = json.loads((folder / SUMMARY).read_text())
+    return {name: summary[name] for name in ("pairs", "held_out_pairs")}
 
 
 def _beta(cfg: TrainConfig, folder: Path) -> float | None:

@@ -19,7 +19,6 @@ from videogpa.dpo.lora import LORA_FILES
 from videogpa.dpo.lora_formats import (
     Lora,
     at_strength,
-    in_diffusers_names,
     merge,
     read_loras,
     to_comfyui,
@@ -94,7 +93,7 @@ def run(
     if (lora / SUMMARY).is_file() and (lora / LORA).is_dir():
         lora = lora / LORA
     family = cfg.family or family_of(model)
-    loras = [at_strength(in_diffusers_names(family, one), cfg.strength) for one in read_loras(lora)]
+    loras = [at_strength(one, cfg.strength) for one in read_loras(lora)]
     origin = origin_of(lora, evaluation)
     if "comfyui" in cfg.formats:
         # Before anything is written.
@@ -223,6 +222,7 @@ def _training_sections(origin: Origin) -> Iterator[str]:
                 ("exported_step", "exported step"),
                 ("last_step", "last step"),
                 ("stopped_early", "stopped early"),
+                *([("stop_reason", "why")] if says.get("stop_reason") else []),
                 ("beta", "beta"),
             )
         ]

@@ -51,8 +51,8 @@ def run(
         reference_cache: a file of the reference's errors that several trainings share; by default one in `out`.
 
     Raises:
-        InputError: an input is missing or does not fit, a licence nobody accepted, there are no pairs, or the chosen
-            videos got lost at once (the message says what to change).
+        InputError: an input is missing or does not fit, a licence nobody accepted, there are no pairs, or the training
+            had to stop before its first good evaluation (the message says what to change).
     """
     if model.is_dir():
         require_licensed(cfg.family, model, cfg.accepted_licenses)
@@ -75,6 +75,10 @@ def run(
             cfg.held_out_fraction,
             cfg.seed,
         )
+        counts = {"pairs": len(training), "held_out_pairs": len(held_out), "licenses": licenses_of(pairs)}
+        if accelerator.is_main_process:
+            # Whoever looks at a training under way wants to know them.
+            write_json_atomic(out / SUMMARY, counts)
         base_hash = json.loads((out / CONFIG).read_text())["inputs"]["model"]
         experts = experts_of(cfg.family, model)
         summaries = {}
@@ -91,15 +95,8 @@ def run(
                 _export(family, end, out / LORA, LORA_FILES[experts.index(expert)])
             summaries[expert] = _summary(end, beta)
         if accelerator.is_main_process:
-            write_json_atomic(
-                out / SUMMARY,
-                (summaries[experts[0]] if len(experts) == 1 else {"experts": summaries})
-                | {
-                    "pairs": len(training),
-                    "held_out_pairs": len(held_out),
-                    "licenses": licenses_of(pairs),
-                },
-            )
+            told = summaries[experts[0]] if len(experts) == 1 else {"experts": summaries}
+            write_json_atomic(out / SUMMARY, told | counts)
             folders = [out] if len(experts) == 1 else [out / expert for expert in experts]
             logs = [(folder / LOG).relative_to(out).as_posix() for folder in folders]
             weights = [f"{LORA}/{name}" for name in LORA_FILES[: len(experts)]]
@@ -154,10 +151,7 @@ def _require_fit(family: VideoFamily, pair: TrainingPair, model: Path) -> None:
 
 def _export(family: VideoFamily, end: Progression, folder: Path, name: str) -> None:
     if end.kept_step == 0:
-        raise InputError(
-            f"the chosen videos' error had risen past the limit at the first evaluation (step {end.step}): "
-            "lower learning_rate, raise beta or evaluate more often"
-        )
+        raise InputError(f"the training ended before its first good evaluation: {end.stopped}")
     set_weights(lora_parameters(family), end.kept)
     save_lora(family, folder, name)
 
@@ -166,7 +160,8 @@ def _summary(end: Progression, beta: float) -> dict[str, Any]:
     return {
         "last_step": end.step,
         "exported_step": end.kept_step,
-        "stopped_early": end.stopped,
+        "stopped_early": end.stopped is not None,
+        "stop_reason": end.stopped,
         "beta": beta,
         "health": asdict(end.kept_health) if end.kept_health else None,
     }
