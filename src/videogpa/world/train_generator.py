@@ -4,6 +4,7 @@
 
 Everything that happens in a step is a function of (seed, step), so an interrupted run continues from its last
 checkpoint as if nothing had happened. The learning rate is constant and falls linearly to zero over the last part.
+A finished model can be trained further from its folder (`--start-from`), with a fresh optimizer.
 """
 
 import json
@@ -124,17 +125,31 @@ def train(
     cooldown: float,
     threads: int,
     compile_blocks: bool,
+    bfloat16: bool = False,
     restart_from: Path | None = None,
+    start_from: Path | None = None,
 ) -> None:
-    """Train until `steps`, resuming from `out/checkpoint.pt` when there is one."""
+    """Train until `steps`, resuming from `out/checkpoint.pt` when there is one.
+
+    Args:
+        bfloat16: multiply matrices in bfloat16; weights and optimizer stay float32. Pays where the processor can.
+        start_from: a pipeline folder whose weights and autoencoder are trained on.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    vae = _autoencoder(out, clips)
+    vae = _autoencoder(out, clips, start_from)
     data = Clips(clips, vae, tokenizer)
     held_out = np.arange(len(data) - VALIDATION_CLIPS, len(data))
     text_encoder, transformer = build_text_encoder(len(tokenizer)), build_transformer()
     model = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
+    if start_from:
+        text_encoder.load_state_dict(
+            UMT5EncoderModel.from_pretrained(start_from / "text_encoder").state_dict()
+        )
+        transformer.load_state_dict(
+            WanTransformer3DModel.from_pretrained(start_from / "transformer").state_dict()
+        )
     matrices = [
         p for n, p in model.named_parameters() if p.ndim == 2 and ".blocks." in n and "table" not in n
     ]
@@ -149,7 +164,8 @@ def train(
         tokens[torch.from_numpy(rng.random(batch) < EMPTY_CAPTION_SHARE)] = data.empty
         image_given = torch.from_numpy(rng.random(batch) >= TEXT_TO_VIDEO_SHARE).float()
         eps, sigma = torch.randn_like(x0), stratified_sigmas(rng, batch)
-        return flow_loss(transformer, embed(text_encoder, tokens), x0, eps, sigma, image_given).mean()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return flow_loss(transformer, embed(text_encoder, tokens), x0, eps, sigma, image_given).mean()
 
     plan = Plan(
         steps=steps,
@@ -179,13 +195,9 @@ def train(
         vae=vae,
     )
     settings = {
-        "steps": steps,
-        "batch": batch,
-        "seed": seed,
-        "lr": lr,
-        "clips": len(data),
-        "cooldown": cooldown,
-    }
+        "steps": steps, "batch": batch, "seed": seed, "lr": lr, "clips": len(data), "cooldown": cooldown,
+        "bfloat16": bfloat16, "continued": start_from is not None,
+    }  # fmt: skip
     (out / "training.json").write_text(json.dumps(settings, indent=2))
 
 
@@ -207,8 +219,8 @@ def _tokenize(tokenizer, captions: list[str]) -> Int[Tensor, "n k"]:
     return tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt").input_ids
 
 
-def _autoencoder(out: Path, clips: Path) -> LinearVideoAutoencoder:
-    folder = out / "vae"
+def _autoencoder(out: Path, clips: Path, start_from: Path | None) -> LinearVideoAutoencoder:
+    folder = start_from / "vae" if start_from else out / "vae"
     if not (folder / "config.json").exists():
         frames, _ = next(read_clips(clips))
         x = torch.from_numpy(np.array(frames)).float().div_(127.5).sub_(1).permute(0, 4, 1, 2, 3)
@@ -231,15 +243,19 @@ def main(
     ] = 0.3,
     threads: Annotated[int, typer.Option()] = 2,
     compile_blocks: Annotated[bool, typer.Option(help="1.4x faster; needs a C++ compiler")] = True,
+    bfloat16: Annotated[
+        bool, typer.Option(help="faster where the processor has bfloat16 arithmetic")
+    ] = False,
     restart_from: Annotated[
         Path | None, typer.Option(help="checkpoint of an earlier run to go on from")
     ] = None,
+    start_from: Annotated[Path | None, typer.Option(help="pipeline folder to train further")] = None,
 ) -> None:
     """Render clips if needed, then train."""
     render_clips(clips, count=count, frames=FRAMES, size=SIZE, workers=threads)
     train(
         out, clips, steps=steps, batch=batch, seed=seed, lr=lr, cooldown=cooldown, threads=threads,
-        compile_blocks=compile_blocks, restart_from=restart_from,
+        compile_blocks=compile_blocks, bfloat16=bfloat16, restart_from=restart_from, start_from=start_from,
     )  # fmt: skip
 
 

@@ -1,0 +1,258 @@
+"""Which oracle may decide? Candidate primaries against arms that cheat: no cheat may win by the one that is chosen.
+
+    python benchmarks/primary_oracle.py RUN --out work/primary --result benchmarks/primary_oracle_cpu2_DATE
+
+RUN is a folder of `videogpa run embedded`: on its pairs the two SFT arms are trained (on chosen videos, and on videos
+taken at random). All cheats are drawn on development prompts with the base's noise, several seeds a prompt. A figure is
+the relative change of the error against the base, its 95 % interval over prompts, and the share of prompts won.
+"""
+
+import csv
+from collections.abc import Callable, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from jaxtyping import Float
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+
+from videogpa.artifact import read_rows
+from videogpa.dpo.config import TrainConfig
+from videogpa.geometry.flow import flow_from_first
+from videogpa.metrics import oracle_flow_epe, oracle_psnr, oracle_ssim, oracle_warp, sharpness
+from videogpa.metrics.base import Clip, Truth
+from videogpa.metrics.warping import field_of, see, sources_of
+from videogpa.stages import prompts, sample, train
+from videogpa.stages.evaluate import bootstrap_interval
+from videogpa.stages.prompts import WorldPrompts
+from videogpa.stages.sample import SampleConfig
+from videogpa.types import Candidate, Prompt
+from videogpa.video_io import read_video
+from videogpa.weights import model_folder
+from videogpa.world.truth import true_continuation
+
+Videos = Float[Tensor, "s t 3 h w"]
+STEPS = 8
+SFT = TrainConfig(
+    objective="sft", rank=16, alpha=16.0, steps=100, batch_pairs=4, learning_rate=4e-4, evaluation_draws=1,
+    evaluate_every=100, stop_at_chosen_rise=None,
+)  # fmt: skip
+
+
+def psnr(videos: Videos, truth: Truth) -> float:
+    return -_mean(oracle_psnr.measure, videos, truth)
+
+
+def ssim(videos: Videos, truth: Truth) -> float:
+    return 1 - _mean(oracle_ssim.measure, videos, truth)
+
+
+def flow_error(videos: Videos, truth: Truth) -> float:
+    return _mean(oracle_flow_epe.measure, videos, truth)
+
+
+def warp_error(videos: Videos, truth: Truth) -> float:
+    return _mean(oracle_warp.measure, videos, truth)
+
+
+def warp_over_gradient(videos: Videos, truth: Truth) -> float:
+    """The true warp's difference over the length of the image's gradient: about the pixels by which it is off."""
+    return float(np.mean([_warp(video, truth) / _gradient(video) for video in videos]))
+
+
+def census_warp(videos: Videos, truth: Truth) -> float:
+    """Share of neighbour comparisons (brighter or not) that the true warp changes, where the truth has contrast."""
+    return float(np.mean([_census(video, truth) for video in videos]))
+
+
+def bias2(videos: Videos, truth: Truth) -> float:
+    """Squared error of the mean over seeds: products of the errors of two seeds, which spread does not touch."""
+    return _between([(video - truth.frames)[1:] for video in videos])
+
+
+def gradient_bias2(videos: Videos, truth: Truth) -> float:
+    """The same of the luma's gradients, where fine detail counts as much as large areas."""
+    true = _gradients(truth.frames)
+    return _between([(_gradients(video) - true)[1:] for video in videos])
+
+
+def flow_bias2(videos: Videos, truth: Truth) -> float:
+    """The same of the optical flow from frame 0, on truly co-visible pixels."""
+    seen = truth.covisible[1:, None].float()
+    return _between([(flow_from_first(video) - truth.flow)[1:] * seen for video in videos])
+
+
+CANDIDATES: dict[str, Callable[[Videos, Truth], float]] = {
+    "psnr": psnr, "ssim": ssim, "flow_error": flow_error, "warp_error": warp_error,
+    "warp_over_gradient": warp_over_gradient, "census_warp": census_warp, "bias2": bias2,
+    "gradient_bias2": gradient_bias2, "flow_bias2": flow_bias2,
+}  # fmt: skip
+
+
+def shrunk(videos: Videos) -> Videos:
+    """Half way to the mean over seeds."""
+    return (videos + videos.mean(0)) / 2
+
+
+def blurred(videos: Videos) -> Videos:
+    kernel = torch.exp(-torch.arange(-2.0, 3.0).square() / (2 * 0.6**2))
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, 5)
+    flat = F.pad(videos.flatten(0, 2)[:, None], (2, 2, 2, 2), mode="replicate")
+    soft = F.conv2d(F.conv2d(flat, kernel), kernel.mT).view(videos.shape)
+    return torch.cat([videos[:, :1], soft[:, 1:]], 1)
+
+
+def slowed(videos: Videos) -> Videos:
+    """A tenth slower: frames blended from their neighbours, so a little softer, too."""
+    when = 0.9 * torch.arange(videos.shape[1])
+    before = when.floor().long()
+    share = (when - before).view(1, -1, 1, 1, 1)
+    after = (before + 1).clamp(max=videos.shape[1] - 1)
+    return (1 - share) * videos[:, before] + share * videos[:, after]
+
+
+def frozen(videos: Videos) -> Videos:
+    """The last third stands still."""
+    kept = videos.shape[1] - videos.shape[1] // 3
+    return videos[:, torch.arange(videos.shape[1]).clamp(max=kept - 1)]
+
+
+EDITS = {"shrunk": shrunk, "blurred": blurred, "slowed": slowed, "frozen": frozen}
+
+
+def main(
+    run: Annotated[Path, typer.Argument(help="a folder of `videogpa run embedded`")],
+    out: Annotated[Path, typer.Option(help="work folder; finished parts in it are kept")],
+    count: int = 100,
+    seeds: int = 4,
+    workers: int = 1,
+    model: str = "embedded",
+    result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
+) -> None:
+    torch.set_num_threads(1)
+    asked = prompts.run_world(WorldPrompts(split="development", count=count), out / "prompts")
+    drawn = SampleConfig(
+        model=model, candidates=seeds, seed=1_000, steps=STEPS, keep_latents=False, previews=False
+    )
+    loras = {
+        arm: train.run(
+            SFT.model_copy(update={"labels": labels}),
+            run / "pairs",
+            run / "candidates",
+            model_folder(model),
+            out / arm,
+        )
+        for arm, labels in (("sft_chosen", "as_scored"), ("sft_random", "shuffled"))
+    }
+    arms = {"base": drawn}
+    arms |= {f"{steps} steps": drawn.model_copy(update={"steps": steps}) for steps in (4, 6)}
+    arms |= {arm: drawn.model_copy(update={"lora": str(folder / "lora")}) for arm, folder in loras.items()}
+    folders = {
+        arm: sample.run(cfg, asked, out / "samples" / arm, workers=workers) for arm, cfg in arms.items()
+    }
+    rows = table(asked, folders)
+    with (result or out / "primary").with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print_table(rows)
+
+
+def table(asked: Path, folders: Mapping[str, Path]) -> list[dict[str, str]]:
+    """A row for every cheat and candidate."""
+    errors: dict[tuple[str, str], list[float]] = {}
+    for prompt in track(list(read_rows(asked, Prompt)), "measuring"):
+        by_arm = {arm: _videos(folder, prompt.id) for arm, folder in folders.items()}
+        by_arm |= {name: edit(by_arm["base"]) for name, edit in EDITS.items()}
+        truth = true_continuation(prompt.world, *(by_arm["base"].shape[i] for i in (1, 3, 4)))
+        for arm, videos in by_arm.items():
+            for name, candidate in CANDIDATES.items():
+                errors.setdefault((arm, name), []).append(candidate(videos, truth))
+            errors.setdefault((arm, "blur"), []).append(-_mean(sharpness.measure, videos, truth))
+    return [_compared(arm, name, errors) for arm, name in errors if arm != "base"]
+
+
+def _compared(arm: str, name: str, errors: Mapping[tuple[str, str], list[float]]) -> dict[str, str]:
+    ours, base = np.array(errors[arm, name]), np.array(errors["base", name])
+    level = abs(base.mean())
+    low, high = bootstrap_interval((ours - base) / level, [str(i) for i in range(len(base))], 10_000, 0)
+    return {
+        "arm": arm,
+        "candidate": name,
+        "change": f"{(ours - base).mean() / level:+.4f}",
+        "low": f"{low:+.4f}",
+        "high": f"{high:+.4f}",
+        "won": f"{(ours < base).mean():.3f}",
+    }
+
+
+def print_table(rows: list[dict[str, str]]) -> None:
+    """Changes in per cent; * = interval clear of zero."""
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        cells = [row for row in rows if row["arm"] == arm]
+        shown = [
+            f"{row['candidate']} {100 * float(row['change']):+.1f}%{'*' * (float(row['low']) * float(row['high']) > 0)}"
+            f" ({row['won']})"
+            for row in cells
+        ]
+        print(f"{arm:12}", "  ".join(shown))
+
+
+def _videos(folder: Path, prompt_id: str) -> Videos:
+    rows = [row for row in read_rows(folder, Candidate) if row.prompt_id == prompt_id]
+    return torch.stack(
+        [read_video(folder / row.video) for row in sorted(rows, key=lambda row: row.seed or 0)]
+    )
+
+
+def _mean(measure: Callable[[Clip], float], videos: Videos, truth: Truth) -> float:
+    return float(np.mean([measure(Clip(frames=video, truth=truth)) for video in videos]))
+
+
+def _between(errors: list[Tensor]) -> float:
+    return float(np.mean([(a * b).mean().item() for a, b in combinations(errors, 2)]))
+
+
+def _luma(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t h w"]:
+    return (video * video.new_tensor(sharpness.LUMA).view(3, 1, 1)).sum(1)
+
+
+def _gradients(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 2 h w"]:
+    luma = F.pad(_luma(video), (0, 1, 0, 1), mode="replicate")
+    return torch.stack([luma[:, :-1, 1:] - luma[:, :-1, :-1], luma[:, 1:, :-1] - luma[:, :-1, :-1]], 1)
+
+
+def _gradient(video: Float[Tensor, "t 3 h w"]) -> float:
+    return _gradients(video)[1:].square().sum(1).sqrt().mean().item()
+
+
+def _warp(video: Float[Tensor, "t 3 h w"], truth: Truth) -> float:
+    return oracle_warp.measure(Clip(frames=video, truth=truth))
+
+
+def _census(video: Float[Tensor, "t 3 h w"], truth: Truth) -> float:
+    """Ranks of a pixel against its right and lower neighbour, both pixels warped alike."""
+    field = field_of(truth.geometry, video)
+    clear = _gradients(truth.frames).abs() > 0.02
+    changed, count = 0.0, 0
+    for target in range(len(video)):
+        views = see(field, target, sources_of(target, len(video)))
+        visible = views.inside & (views.depth_gap.abs() < oracle_warp.SAME_SURFACE)
+        there, here = _gradients(views.values), _gradients(video[target : target + 1])
+        both = (
+            torch.stack([visible & visible.roll(-1, -1), visible & visible.roll(-1, -2)], 1) & clear[target]
+        )
+        both[..., -1] = False
+        both[..., -1, :] = False
+        changed += ((there > 0) != (here > 0))[both].float().sum().item()
+        count += int(both.sum())
+    return changed / max(count, 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
