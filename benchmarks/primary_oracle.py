@@ -9,34 +9,31 @@ the relative change of the error against the base, its 95 % interval over prompt
 
 import csv
 from collections.abc import Callable, Mapping
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
-from jaxtyping import Float
 from rich.progress import track
-from torch import Tensor
 from torch.nn import functional as F
 
 from videogpa.artifact import read_rows
 from videogpa.dpo.config import TrainConfig
-from videogpa.geometry.flow import flow_from_first
 from videogpa.metrics import oracle_flow_epe, oracle_psnr, oracle_ssim, oracle_warp, sharpness
 from videogpa.metrics.base import Clip, Truth
+from videogpa.metrics.between_seeds import Videos, bias2, flow_bias2, gradient_bias2, gradients
 from videogpa.metrics.warping import field_of, see, sources_of
 from videogpa.stages import prompts, sample, train
 from videogpa.stages.evaluate import bootstrap_interval
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
+from videogpa.tensors import Video
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_video
 from videogpa.weights import model_folder
 from videogpa.world.truth import true_continuation
 
-Videos = Float[Tensor, "s t 3 h w"]
 STEPS = 8
 SFT = TrainConfig(
     objective="sft", rank=16, alpha=16.0, steps=100, batch_pairs=4, learning_rate=4e-4, evaluation_draws=1,
@@ -68,23 +65,6 @@ def warp_over_gradient(videos: Videos, truth: Truth) -> float:
 def census_warp(videos: Videos, truth: Truth) -> float:
     """Share of neighbour comparisons (brighter or not) that the true warp changes, where the truth has contrast."""
     return float(np.mean([_census(video, truth) for video in videos]))
-
-
-def bias2(videos: Videos, truth: Truth) -> float:
-    """Squared error of the mean over seeds: products of the errors of two seeds, which spread does not touch."""
-    return _between([(video - truth.frames)[1:] for video in videos])
-
-
-def gradient_bias2(videos: Videos, truth: Truth) -> float:
-    """The same of the luma's gradients, where fine detail counts as much as large areas."""
-    true = _gradients(truth.frames)
-    return _between([(_gradients(video) - true)[1:] for video in videos])
-
-
-def flow_bias2(videos: Videos, truth: Truth) -> float:
-    """The same of the optical flow from frame 0, on truly co-visible pixels."""
-    seen = truth.covisible[1:, None].float()
-    return _between([(flow_from_first(video) - truth.flow)[1:] * seen for video in videos])
 
 
 CANDIDATES: dict[str, Callable[[Videos, Truth], float]] = {
@@ -173,7 +153,7 @@ def table(asked: Path, folders: Mapping[str, Path]) -> list[dict[str, str]]:
         for arm, videos in by_arm.items():
             for name, candidate in CANDIDATES.items():
                 errors.setdefault((arm, name), []).append(candidate(videos, truth))
-            errors.setdefault((arm, "blur"), []).append(-_mean(sharpness.measure, videos, truth))
+            errors.setdefault((arm, "lost_sharpness"), []).append(-_mean(sharpness.measure, videos, truth))
     return [_compared(arm, name, errors) for arm, name in errors if arm != "base"]
 
 
@@ -214,36 +194,23 @@ def _mean(measure: Callable[[Clip], float], videos: Videos, truth: Truth) -> flo
     return float(np.mean([measure(Clip(frames=video, truth=truth)) for video in videos]))
 
 
-def _between(errors: list[Tensor]) -> float:
-    return float(np.mean([(a * b).mean().item() for a, b in combinations(errors, 2)]))
+def _gradient(video: Video) -> float:
+    return gradients(video)[1:].square().sum(1).sqrt().mean().item()
 
 
-def _luma(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t h w"]:
-    return (video * video.new_tensor(sharpness.LUMA).view(3, 1, 1)).sum(1)
-
-
-def _gradients(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 2 h w"]:
-    luma = F.pad(_luma(video), (0, 1, 0, 1), mode="replicate")
-    return torch.stack([luma[:, :-1, 1:] - luma[:, :-1, :-1], luma[:, 1:, :-1] - luma[:, :-1, :-1]], 1)
-
-
-def _gradient(video: Float[Tensor, "t 3 h w"]) -> float:
-    return _gradients(video)[1:].square().sum(1).sqrt().mean().item()
-
-
-def _warp(video: Float[Tensor, "t 3 h w"], truth: Truth) -> float:
+def _warp(video: Video, truth: Truth) -> float:
     return oracle_warp.measure(Clip(frames=video, truth=truth))
 
 
-def _census(video: Float[Tensor, "t 3 h w"], truth: Truth) -> float:
+def _census(video: Video, truth: Truth) -> float:
     """Ranks of a pixel against its right and lower neighbour, both pixels warped alike."""
     field = field_of(truth.geometry, video)
-    clear = _gradients(truth.frames).abs() > 0.02
+    clear = gradients(truth.frames).abs() > 0.02
     changed, count = 0.0, 0
     for target in range(len(video)):
         views = see(field, target, sources_of(target, len(video)))
         visible = views.inside & (views.depth_gap.abs() < oracle_warp.SAME_SURFACE)
-        there, here = _gradients(views.values), _gradients(video[target : target + 1])
+        there, here = gradients(views.values), gradients(video[target : target + 1])
         both = (
             torch.stack([visible & visible.roll(-1, -1), visible & visible.roll(-1, -2)], 1) & clear[target]
         )

@@ -164,8 +164,7 @@ def train(
         tokens[torch.from_numpy(rng.random(batch) < EMPTY_CAPTION_SHARE)] = data.empty
         image_given = torch.from_numpy(rng.random(batch) >= TEXT_TO_VIDEO_SHARE).float()
         eps, sigma = torch.randn_like(x0), stratified_sigmas(rng, batch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            return flow_loss(transformer, embed(text_encoder, tokens), x0, eps, sigma, image_given).mean()
+        return flow_loss(transformer, embed(text_encoder, tokens), x0, eps, sigma, image_given).mean()
 
     plan = Plan(
         steps=steps,
@@ -175,6 +174,7 @@ def train(
         average_decay=0.998,
         weight_decay=0.01,
         checkpoint_every=CHECKPOINT_EVERY,
+        bfloat16=bfloat16,
     )
     with sdpa_kernel(SDPBackend.MATH):
         training_loop.train(

@@ -20,7 +20,8 @@ AVERAGE_WARMUP = 20
 class Plan:
     """How long and how fast. The rate rises over `warmup` steps and falls to zero over the last `cooldown` share.
 
-    `average_decay` is that of the running average of the weights; `weight_decay` that of what AdamW trains.
+    `average_decay` is that of the running average of the weights; `weight_decay` that of what AdamW trains. With
+    `bfloat16` matrices are multiplied in it, Muon's too; weights, moments and sums stay float32.
     """
 
     steps: int
@@ -30,6 +31,7 @@ class Plan:
     average_decay: float
     weight_decay: float
     checkpoint_every: int
+    bfloat16: bool = False
 
     def rate(self, step: int) -> float:
         """Learning rate of step `step` (from 0)."""
@@ -74,13 +76,15 @@ def train(
     with Progress() as progress:
         bar = progress.add_task(description, total=plan.steps, completed=start)
         for step in range(start, plan.steps):
-            loss = loss_of(step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
+                loss = loss_of(step)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = plan.rate(step)
-                optimizer.step()
+                with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
+                    optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             _follow(average, model, min(plan.average_decay, (step + 1) / (step + AVERAGE_WARMUP)))
             losses.append(loss.item())

@@ -1,0 +1,102 @@
+"""How far the videos of one prompt are from the truth *together*: what spread between seeds can neither hide nor fake.
+
+An error against one true video is bias² plus variance. Blur, fewer sampler steps and any training on own samples lower
+the variance and so "gain" (`benchmarks/primary_oracle.py`). The product of two seeds' errors has the bias² as its mean
+and the variance not at all, because their noises are independent.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from videogpa.errors import CannotJudge
+from videogpa.geometry.flow import flow_from_first
+from videogpa.metrics.base import Truth
+from videogpa.metrics.sharpness import LUMA
+from videogpa.tensors import Video
+
+Videos = Float[Tensor, "s t 3 h w"]
+
+
+def bias2(videos: Videos, truth: Truth) -> float:
+    """Squared error of the mean video, intensity²; frame 0, which image-to-video is given, left out.
+
+    Unbiased, so it may be below 0.
+
+    Raises:
+        CannotJudge: fewer than two seeds, or the truth has another shape.
+    """
+    _require(videos, truth)
+    return _product([(video - truth.frames)[1:] for video in videos])
+
+
+def gradient_bias2(videos: Videos, truth: Truth) -> float:
+    """The same of the luma's differences to the right and lower neighbour: edges in the wrong place count, large flat
+    areas do not. Of all measures tried the one by which cheats gain least, hence the primary one.
+
+    Raises:
+        CannotJudge: as `bias2`.
+    """
+    _require(videos, truth)
+    true = gradients(truth.frames)
+    return _product([(gradients(video) - true)[1:] for video in videos])
+
+
+def flow_bias2(videos: Videos, truth: Truth) -> float:
+    """Squared error of the mean optical flow from frame 0, pixels², on truly co-visible pixels.
+
+    Raises:
+        CannotJudge: as `bias2`, or nothing of frame 0 stays visible.
+    """
+    _require(videos, truth)
+    seen = truth.covisible[1:]
+    if not seen.any():
+        raise CannotJudge("nothing of the first frame stays visible")
+    errors = [(flow_from_first(video) - truth.flow)[1:].permute(0, 2, 3, 1)[seen] for video in videos]
+    # Two components a pixel.
+    return 2 * _product(errors)
+
+
+def variance(videos: Videos, truth: Truth) -> float:
+    """Spread between seeds, intensity²; no error, but what errors of single videos have on top of bias².
+
+    Raises:
+        CannotJudge: as `bias2`.
+    """
+    _require(videos, truth)
+    return videos[:, 1:].var(0).mean().item()
+
+
+BETWEEN_SEEDS: dict[str, Callable[[Videos, Truth], float]] = {
+    "oracle_bias2": bias2,
+    "oracle_gradient_bias2": gradient_bias2,
+    "oracle_flow_bias2": flow_bias2,
+    "oracle_variance": variance,
+}
+"""By the names under which an evaluation reports them. Lower is better, except that variance is neither."""
+
+
+def gradients(video: Video) -> Float[Tensor, "t 2 h w"]:
+    """The luma's differences to the right and the lower neighbour; 0 beyond the border."""
+    luma = (video * video.new_tensor(LUMA).view(3, 1, 1)).sum(1)
+    luma = F.pad(luma, (0, 1, 0, 1), mode="replicate")
+    corner = luma[:, :-1, :-1]
+    return torch.stack([luma[:, :-1, 1:] - corner, luma[:, 1:, :-1] - corner], 1)
+
+
+def _require(videos: Videos, truth: Truth) -> None:
+    if len(videos) < 2:
+        raise CannotJudge("bias and variance need two seeds of the same prompt")
+    if videos[0].shape != truth.frames.shape or videos.shape[1] < 2:
+        raise CannotJudge(
+            f"videos {tuple(videos.shape[1:])} cannot be compared with a true continuation {tuple(truth.frames.shape)}"
+        )
+
+
+def _product(errors: Sequence[Tensor]) -> float:
+    """Mean over pairs of seeds and over elements."""
+    return torch.stack([(a * b).mean() for a, b in combinations(errors, 2)]).mean().item()
