@@ -25,9 +25,9 @@ from videogpa.metrics.base import Clip, Truth
 from videogpa.metrics.between_seeds import Videos, bias2, flow_bias2, gradient_bias2, gradients
 from videogpa.metrics.warping import field_of, see, sources_of
 from videogpa.stages import prompts, sample, train
-from videogpa.stages.evaluate import bootstrap_interval
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
+from videogpa.statistics import bootstrap_interval
 from videogpa.tensors import Video
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_video

@@ -111,6 +111,11 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
         (["prompts", "world", "--split", "test", "--out", "{tmp}/o"], "'test' is not one of"),
         (["pair", "{tmp}/no", "--out", "{tmp}/o"], "does not exist"),
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--lora", "nonsense"], "NAME=FOLDER"),
+        (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--other-model", "nonsense"], "NAME=FOLDER@FAMILY"),
+        (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--best-of", "1"], "N at least 2"),
+        (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--best-of", "dpo=4"], "NAME that of another arm"),
+        (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--compare", "dpo"], "is not of the form ARM:AGAINST"),
+        (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--compare", "dpo:base"], "unknown arm 'dpo'"),
         (["run", "nonsense", "--out", "{tmp}/o"], "no recipes plug-in named 'nonsense'"),
         (["list", "colours"], "'colours'"),
         (["export", "{tmp}/x.mkv", "--out", "{tmp}/o", "--format", "obj"], "no export plug-in named 'obj'"),
@@ -237,3 +242,28 @@ def test_a_published_recipe_asks_for_its_model(videogpa, tmp_path):
     code, _, err = videogpa("run", "quick", "--model", "m", "--out", tmp_path / "out")
     assert code == 2
     assert "takes no --model" in err
+
+
+def test_an_evaluation_of_best_of_and_a_lora(videogpa, tmp_path):
+    code, _, err = videogpa("prompts", "world", "--count", 2, "--out", tmp_path / "prompts")
+    assert code == 0, err
+    arguments = (
+        "evaluate", tmp_path / "prompts", "--out", tmp_path / "o", "--lora", "half=embedded@0.5", "--best-of", 2,
+        "--best-by", "consistency", "--compare", "base_best_of_2:base", "--compare", "half:base_best_of_2",
+        "--primary", "oracle_flow_bias2", "--seeds", 2, "--steps", 1, "--workers", 1,
+    )  # fmt: skip
+    code, out, err = videogpa(*arguments)
+    assert code in (0, 3), err
+    summary = json.loads(Path(out.strip()).read_text())
+    assert set(summary["arms"]) == {"base", "half", "base_best_of_2"}
+    assert {(c["arm"], c["against"]) for c in summary["comparisons"]} == {
+        ("base_best_of_2", "base"),
+        ("half", "base_best_of_2"),
+    }
+    assert summary["primary"] == summary["comparisons"][0]["metric"] == "oracle_flow_bias2"
+    assert summary["circular"] == {"base_best_of_2": ["consistency", "cross_view"]}
+    arms = json.loads((tmp_path / "o/config.json").read_text())["config"]["arms"]
+    assert (arms["half"]["strength"], arms["base_best_of_2"]["best_of"]) == (0.5, 2)
+    code, _, err = videogpa(*arguments, "--trained-by", "oracle_flow_bias2")
+    assert code == 2
+    assert "judges by what made arm 'half'" in err

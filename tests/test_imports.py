@@ -12,7 +12,7 @@ import videogpa
 SOURCE = Path(videogpa.__file__).parent
 FLOORS = (
     {"errors", "types", "tensors"},
-    {"artifact", "licenses", "opencv", "plugin", "video_io", "weights"},
+    {"artifact", "licenses", "opencv", "plugin", "statistics", "video_io", "weights"},
     {"families", "geometry", "metrics", "dpo", "world", "engines"},
     {"false_colors", "contact_sheet", "report", "export", "fidelity"},
     {"stages"},

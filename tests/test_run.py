@@ -49,10 +49,24 @@ def test_run_ends_with_everything(undisturbed):
     assert set(summary["arms"]) == {"base", "dpo", "dpo_random"}
     compared = {(c["arm"], c["against"]) for c in summary["comparisons"]}
     assert {("dpo", "base"), ("dpo", "dpo_random")} <= compared
-    keys = {"arm", "against", "metric", "higher_is_better", "mean_difference", "ci95", "win_rate", "n"}
+    keys = {
+        *("arm", "against", "metric", "family", "higher_is_better", "mean_difference", "ci95", "win_rate"),
+        *(
+            "win_rate_ci95",
+            "p",
+            "holm_p",
+            "mde",
+            "headroom_share",
+            "headroom_ci95",
+            "verdict",
+            "n",
+            "prompts",
+        ),
+    }
     assert all(set(c) == keys for c in summary["comparisons"])
-    metrics = {"oracle_flow_epe", "oracle_psnr", "oracle_ssim", "sharpness"}
+    metrics = {"oracle_flow_epe", "oracle_psnr", "oracle_ssim", "oracle_flow_bias2", "sharpness"}
     assert metrics <= set(summary["arms"]["base"])
+    assert summary["truth"]["oracle_warp"] < summary["arms"]["base"]["oracle_warp"]
     assert (out / "report/index.html").stat().st_size > 1000
 
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -527,32 +528,59 @@ def strength_sweep(
 def evaluate(
     prompts: Annotated[Path, typer.Argument(help="a folder of held-out prompts")],
     out: Out,
-    lora: Annotated[list[str], typer.Option(help="NAME=FOLDER, repeatable")],
+    lora: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER or NAME=FOLDER@STRENGTH, repeatable")
+    ] = None,
+    other_model: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER or NAME=FOLDER@FAMILY, repeatable")
+    ] = None,
+    best_of: Annotated[
+        list[str] | None, typer.Option(help="N, of the base, or NAME=N, of a --lora; repeatable")
+    ] = None,
+    best_by: Annotated[str, typer.Option(help="the metric that selects them")] = "consistency",
+    compare: Annotated[
+        list[str] | None, typer.Option(help="ARM:AGAINST, repeatable; by default every arm against the base")
+    ] = None,
+    primary: Annotated[str | None, typer.Option(help="the metric that decides")] = None,
+    trained_by: Annotated[str | None, typer.Option(help="the metric that made the LoRAs' pairs")] = None,
+    allow_circular: Annotated[
+        bool, typer.Option("--allow-circular", help="let what made an arm judge it; the results say so")
+    ] = False,
     model: Model = "embedded",
+    family: FamilyName = "wan",
     seeds: Annotated[int, typer.Option(min=1, help="videos per prompt and arm")] = 2,
+    seed: int = 0,
+    frames: int = 9,
+    height: int = 48,
+    width: int = 48,
     steps: int = 8,
+    guidance_scale: float = 1.0,
+    dtype: Precision = "float32",
+    device: str = "cpu",
     geometry: Geometry = "embedded",
     geometry_option: GeometryOptions = None,
     accept_license: AcceptedLicenses = None,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
-    """Compare LoRAs with the base on the same prompts and seeds."""
-    from videogpa.stages.evaluate import BASE, EvaluateConfig, run
+    """Compare LoRAs, best-of-N and other models with the base on the same prompts and seeds (docs/evaluation.md)."""
+    from videogpa.stages.evaluate import SUMMARY, EvaluateConfig, run
     from videogpa.stages.sample import SampleConfig
 
-    arms = {}
-    for entry in lora:
-        name, separator, folder = entry.partition("=")
-        if not (name and separator and folder):
-            raise InputError(f"--lora '{entry}' is not of the form NAME=FOLDER")
-        arms[name] = Path(folder)
     cfg = EvaluateConfig(
-        sample=SampleConfig(model=model, candidates=seeds, steps=steps, keep_latents=False),
+        sample=SampleConfig(
+            family=family, model=model, candidates=seeds, seed=seed, frames=frames, height=height, width=width,
+            steps=steps, guidance_scale=guidance_scale, dtype=dtype, device=device, keep_latents=False,
+            accepted_licenses=tuple(accept_license or ()),
+        ),
         score=_score_config(geometry, geometry_option, accept_license),
-        comparisons=tuple((name, BASE) for name in arms),
-    )
-    print(run(cfg, prompts, arms, out, workers=workers, overwrite=overwrite) / "summary.json")
+        arms=_arms(lora or [], other_model or [], best_of or [], best_by),
+        comparisons=None if compare is None else tuple(_sides(entry) for entry in compare),
+        primary=primary,
+        trained_by=trained_by,
+        allow_circular=allow_circular,
+    )  # fmt: skip
+    print(run(cfg, prompts, out, workers=workers, overwrite=overwrite) / SUMMARY)
     _exit_if_rows_failed(out)
 
 
@@ -775,6 +803,43 @@ def _name_and_value(entry: str, option: str = "--geometry-option") -> tuple[str,
     except ValueError:
         return name, text
     return name, value if isinstance(value, int | float | bool) else text
+
+
+def _arms(loras: list[str], models: list[str], best_of: list[str], best_by: str) -> dict[str, Any]:
+    """The arms of an evaluation. `@` may be part of a path: only a number after it is a strength, a name a family."""
+    from videogpa.stages.evaluate import BASE, Arm
+
+    arms: dict[str, Arm] = {}
+    for entry in loras:
+        name, folder, strength = _arm(entry, "--lora", "STRENGTH", r"-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?")
+        arms[name] = Arm(lora=folder, strength=1.0 if strength is None else float(strength))
+    for entry in models:
+        name, folder, family = _arm(entry, "--other-model", "FAMILY", r"[A-Za-z_][\w.]*")
+        arms[name] = Arm(model=folder, family=family)
+    for entry in best_of:
+        name, _, count = entry.rpartition("=")
+        if not count.isdigit() or int(count) < 2 or name not in ("", BASE, *arms):
+            raise InputError(f"--best-of '{entry}': give N or NAME=N, N at least 2, NAME that of another arm")
+        drawn = arms.get(name, Arm())
+        arms[f"{name or BASE}_best_of_{count}"] = drawn.model_copy(
+            update={"best_of": int(count), "best_by": best_by}
+        )
+    return arms
+
+
+def _arm(entry: str, option: str, after: str, pattern: str) -> tuple[str, str, str | None]:
+    """NAME, FOLDER and what follows its @, if anything does."""
+    found = re.fullmatch(rf"([^=]+)=(.+?)(?:@({pattern}))?", entry)
+    if found is None:
+        raise InputError(f"{option} '{entry}' is not of the form NAME=FOLDER or NAME=FOLDER@{after}")
+    return found[1], found[2], found[3]
+
+
+def _sides(entry: str) -> tuple[str, str]:
+    arm, separator, against = entry.partition(":")
+    if not (arm and separator and against):
+        raise InputError(f"--compare '{entry}' is not of the form ARM:AGAINST")
+    return arm, against
 
 
 def _read_config(config_type, path: Path | None):

@@ -20,7 +20,10 @@ SHARED_MODULES = {
         *("options", "multi_view", "poses", "one_scale", "normals"),
         *("depth_network", "network_folder", "marigold_pipeline", "enlargement"),
     },
-    "metrics": {"base", "warping", "perceptual", "reprojection", "exposure", "fusion", "full_size", "between_seeds"},
+    "metrics": {
+        *("base", "warping", "perceptual", "reprojection", "exposure", "fusion", "full_size"),
+        *("between_seeds", "quick_flow"),
+    },
     "recipes": {"published"},
     "export": {"base"},
 }

@@ -1,6 +1,6 @@
 """A whole run: prompts, samples, scores, pairs, LoRAs, evaluation and report, each resumable by itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows, preload
 from videogpa.errors import RowFailed
 from videogpa.stages import error_maps, evaluate, pair, prompts, report, sample, score, train
-from videogpa.stages.evaluate import EvaluateConfig
+from videogpa.stages.evaluate import Arm, EvaluateConfig
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import FilePrompts, WorldPrompts
 from videogpa.stages.sample import SampleConfig
@@ -21,7 +21,10 @@ PromptSource = WorldPrompts | tuple[FilePrompts, Path]
 
 
 class RunConfig(BaseModel):
-    """Everything that a run does. `trainings` maps arm names to how their LoRA is trained."""
+    """Everything that a run does. `trainings` maps arm names to how their LoRA is trained.
+
+    Every training is an arm of the evaluation; the `lora` of a further arm of it may be the name of a training.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -82,10 +85,21 @@ def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> 
     loras = train_all(cfg, pairs, candidates, out / "lora", maps=maps, workers=workers, overwrite=overwrite)
     say("evaluation")
     evaluation = evaluate.run(
-        cfg.evaluate, held_out, loras, out / "evaluation", workers=workers, overwrite=overwrite
+        with_loras(cfg.evaluate, loras), held_out, out / "evaluation", workers=workers, overwrite=overwrite
     )
     say("report")
     return report.run(out, evaluation, out / "report")
+
+
+def with_loras(cfg: EvaluateConfig, loras: Mapping[str, Path]) -> EvaluateConfig:
+    """The evaluation with an arm for every trained LoRA; arms that name a training are drawn with its LoRA."""
+    named = {name: str(folder) for name, folder in loras.items()}
+    trained = {name: Arm(lora=folder) for name, folder in named.items()}
+    further = {
+        name: arm.model_copy(update={"lora": named.get(arm.lora or "", arm.lora)})
+        for name, arm in cfg.arms.items()
+    }
+    return cfg.model_copy(update={"arms": trained | further})
 
 
 def train_all(

@@ -14,9 +14,9 @@ from videogpa.report.table import metric_facts
 from videogpa.types import Score, WindowScore
 
 FACTS = {
-    "consistency": metric_facts("cross_view", "cross_view", ()),
-    "motion": metric_facts("motion", "cross_view", ()),
-    "sharpness": metric_facts("sharpness", "cross_view", ()),
+    "consistency": metric_facts("cross_view"),
+    "motion": metric_facts("motion"),
+    "sharpness": metric_facts("sharpness"),
 }
 ABOUT = Measurement(geometry="sfm", protocol="0", versions={}, config="{}", facts={})
 

@@ -5,11 +5,16 @@ from videogpa.report.table import TITLES, metric_facts, table_rows
 
 
 def facts(*names: str):
-    return [metric_facts(name, "cross_view", ["motion"]) for name in names]
+    roles = {"motion": "guard", "cross_view": "primary", "oracle_psnr": "truth", "oracle_flow_epe": "truth"}
+    roles |= {"oracle_bias2": "between_seeds", "oracle_variance": "spread", "consistency": "made"}
+    return [metric_facts(name, roles.get(name, "other")) for name in names]
 
 
 def test_metrics_are_grouped_by_their_part_in_the_evidence():
-    names = ("motion", "depth_agreement", "oracle_psnr", "cross_view")
+    names = (
+        *("motion", "oracle_variance", "depth_agreement", "oracle_psnr", "oracle_bias2", "consistency"),
+        "cross_view",
+    )
     found = summary(*(comparison(n, "better") for n in names))
     groups = table_rows(found, facts(*names))
     assert list(groups) == list(TITLES.values())
@@ -25,9 +30,9 @@ def test_right_is_better_whatever_the_direction_of_the_metric():
 
 
 def test_guards_are_neither_better_nor_worse_but_a_share_of_the_base():
-    found = summary(comparison("motion", "worse"))
+    found = summary(comparison("motion", "neither"))
     (row,) = table_rows(found, facts("motion"))[TITLES["guard"]]
-    assert row.cells["dpo", "base"].tone == "guard"
+    assert row.cells["dpo", "base"].tone == "neither"
     assert [row.means[arm].note for arm in ("base", "dpo")] == ["", "100.0%"]
 
 
@@ -38,7 +43,8 @@ def test_what_was_not_measured_is_none():
     arms = found.arms | {"base": {"oracle_psnr": 20.0}}
     (row,) = table_rows(found.model_copy(update={"arms": arms}), facts("cross_view"))[TITLES["primary"]]
     assert row.means["base"] is None
-    assert row.cells["dpo", "dpo_random"] is None
+    assert list(row.cells) == [("dpo", "base")]
+    assert row.truth is None
 
 
 def test_texts_stand_for_their_values():
@@ -46,3 +52,30 @@ def test_texts_stand_for_their_values():
     cell = row.cells["dpo", "base"]
     assert (cell.difference.value, cell.difference.text) == (pytest.approx(0.2), "+0.20")
     assert (cell.low.text, cell.high.text, cell.win_rate.text) == ("+0.10", "+0.30", "75%")
+    assert (cell.win_rate.note, cell.p.text, cell.detectable.text) == ("60% to 90%", "0.010", "0.05")
+    assert (cell.headroom.text, cell.headroom.note) == ("40%", "−10% to 90%")
+
+
+def test_what_has_no_better_says_so_and_has_no_wins():
+    found = summary(comparison("oracle_variance", "neither"))
+    none = {
+        "higher_is_better": None,
+        "win_rate": None,
+        "win_rate_ci95": None,
+        "mde": None,
+        "headroom_share": None,
+    }
+    spread = found.comparisons[0].model_copy(update=none)
+    (row,) = table_rows(found.model_copy(update={"comparisons": [spread]}), facts("oracle_variance"))[
+        TITLES["spread"]
+    ]
+    assert row.metric.higher_is_better is None
+    assert row.metric.unit == "intensity²"
+    cell = row.cells["dpo", "base"]
+    assert (cell.win_rate, cell.detectable, cell.headroom) == (None, None, None)
+
+
+def test_the_truth_stands_beside_the_arms():
+    found = summary(comparison("cross_view", "better")).model_copy(update={"truth": {"cross_view": 0.9}})
+    (row,) = table_rows(found, facts("cross_view"))[TITLES["primary"]]
+    assert row.truth.text == "0.90"

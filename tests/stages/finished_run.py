@@ -17,7 +17,8 @@ from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.log import COLUMNS
 from videogpa.geometry.base import save_prediction
 from videogpa.stages import pair, prompts
-from videogpa.stages.evaluate import EvaluateConfig, summarize
+from videogpa.stages.against_truth import between_seeds
+from videogpa.stages.evaluate import Arm, EvaluateConfig, summarize
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
@@ -165,6 +166,7 @@ def _evaluation(folder: Path, held_out: Path, sampling: SampleConfig, jitter: di
     cfg = EvaluateConfig(
         sample=sampling,
         score=ScoreConfig(),
+        arms={arm: Arm(lora="given") for arm in jitter if arm != "base"},
         comparisons=(("dpo", "base"), ("dpo", "dpo_random"), ("dpo_random", "base")),
         trained_by="consistency",
         resamples=500,
@@ -177,7 +179,13 @@ def _evaluation(folder: Path, held_out: Path, sampling: SampleConfig, jitter: di
                 *(_eval_row(arm, s) for s in _samples(sampling, held_out, samples, scores, jitter=strength))
             )
         rows = list(artifact.done.values())
-        write_json_atomic(out / "summary.json", summarize(cfg, rows))
+        asked = read_rows(held_out, Prompt)
+        videos: dict[tuple[str, str], list[Path]] = {}
+        for row in rows:
+            videos.setdefault((row.arm, row.prompt_id), []).append(out / str(row.video))
+        together = between_seeds(cfg.score, videos, {p.id: p.world for p in asked})
+        truth = [_score(Candidate(id=f"{p.id}-0", prompt_id=p.id, seed=0, video=""), 0.0) for p in asked]
+        write_json_atomic(out / "summary.json", summarize(cfg, rows, together, truth))
         artifact.finish([r.id for r in rows])
 
 

@@ -1,33 +1,47 @@
-import numpy as np
+import json
+import shutil
+
 import pytest
 
+from tests.dpo.test_diffusion import disturb
+from tests.families import tiny_wan
+from videogpa.artifact import read_manifest, read_rows
+from videogpa.dpo.lora import add_lora, save_lora
 from videogpa.errors import InputError
+from videogpa.families.wan import Family
+from videogpa.metrics.between_seeds import BETWEEN_SEEDS
+from videogpa.stages import prompts
+from videogpa.stages.against_truth import BetweenSeedsRow
 from videogpa.stages.evaluate import (
+    Arm,
     EvaluateConfig,
-    bootstrap_interval,
+    circular,
     guard_problems,
+    protocol,
     run,
     summarize,
 )
+from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
-from videogpa.types import EvalRow
+from videogpa.types import Candidate, EvalRow, Score
 
 CFG = EvaluateConfig(
     sample=SampleConfig(),
     score=ScoreConfig(geometry="embedded"),
-    comparisons=(("dpo", "base"),),
+    arms={"dpo": Arm(lora="embedded")},
     resamples=500,
 )
+KEPT = {"sharpness": 0.1, "motion": 0.4}
 
 
-def rows(values: dict[str, dict[str, list[float | None]]]) -> list[EvalRow]:
+def rows(values: dict[str, dict[str, list[float | None]]], seeds: int = 2) -> list[EvalRow]:
     return [
         EvalRow(
             id=f"{arm}/{i}",
             arm=arm,
-            prompt_id=f"p{i // 2}",
-            seed=i % 2,
+            prompt_id=f"p{i // seeds:02d}",
+            seed=i % seeds,
             metrics={m: v[i] for m, v in by.items()},
         )
         for arm, by in values.items()
@@ -35,23 +49,25 @@ def rows(values: dict[str, dict[str, list[float | None]]]) -> list[EvalRow]:
     ]
 
 
-def comparison(summary, metric):
-    (found,) = [c for c in summary["comparisons"] if c["metric"] == metric]
+def comparison(summary, metric, arm="dpo"):
+    (found,) = [c for c in summary["comparisons"] if (c["metric"], c["arm"]) == (metric, arm)]
     return found
 
 
-def test_differences_are_paired_and_directed():
+def test_differences_are_paired_and_directed_and_seeds_share_a_win():
     base = {"cross_view": [0.5, 0.6, 0.7, 0.8], "oracle_flow_epe": [2.0, 2.0, 3.0, 3.0]}
     dpo = {"cross_view": [0.6, 0.7, 0.8, 0.8], "oracle_flow_epe": [1.0, 2.0, 2.0, 4.0]}
     summary = summarize(CFG, rows({"base": base, "dpo": dpo}))
     view, flow = comparison(summary, "cross_view"), comparison(summary, "oracle_flow_epe")
     assert view["mean_difference"] == pytest.approx(0.075)
-    assert view["win_rate"] == pytest.approx(3.5 / 4)
+    assert view["win_rate"] == 1
     assert view["higher_is_better"] is True
     assert flow["mean_difference"] == pytest.approx(-0.25)
-    assert flow["win_rate"] == pytest.approx(2.5 / 4)
+    # Two flows of the second prompt are better and worse by the same: a tie.
+    assert flow["win_rate"] == 0.75
+    assert flow["win_rate_ci95"] == [0.5, 1.0]
     assert flow["higher_is_better"] is False
-    assert view["n"] == 4
+    assert (view["n"], view["prompts"]) == (4, 2)
     assert summary["arms"]["base"]["cross_view"] == pytest.approx(0.65)
 
 
@@ -60,54 +76,275 @@ def test_a_value_missing_on_one_side_is_left_out_of_the_pair():
     found = comparison(summary, "cross_view")
     assert found["n"] == 1
     assert found["mean_difference"] == pytest.approx(-0.1)
+    assert found["mde"] is None
 
 
-def test_interval_covers_the_true_mean_about_95_percent_of_the_time():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        prompt_effect = rng.normal(size=40).repeat(2)
-        values = 0.3 + prompt_effect + 0.1 * rng.normal(size=80)
-        low, high = bootstrap_interval(values, [str(i // 2) for i in range(80)], 400, trial)
-        hits += low <= 0.3 <= high
-    assert 0.88 <= hits / 200 <= 0.99
+def many(offset: float, metric: str = "oracle_psnr", guards: dict[str, float] = KEPT):
+    """Ten prompts, every one better by about `offset`."""
+    steps = [offset * (1 + i / 10) for i in range(10)]
+    return {metric: [20 + step for step in steps]} | {g: [v] * 10 for g, v in guards.items()}
 
 
-def test_seeds_of_one_prompt_do_not_make_the_interval_narrower():
-    rng = np.random.default_rng(1)
-    effect = rng.normal(size=30)
-    once = bootstrap_interval(effect, [str(i) for i in range(30)], 2000, 0)
-    four_times = bootstrap_interval(effect.repeat(4), [str(i // 4) for i in range(120)], 2000, 0)
-    assert four_times == pytest.approx(once)
+def test_a_clear_gain_is_better_and_a_clear_loss_worse():
+    drawn = rows({"base": many(0), "dpo": many(0.1)}, seeds=1)
+    found = comparison(summarize(CFG, drawn), "oracle_psnr")
+    assert found["verdict"] == "better"
+    assert found["p"] == pytest.approx(2 / 2**10)
+    assert (
+        comparison(summarize(CFG, rows({"base": many(0), "dpo": many(-0.1)}, 1)), "oracle_psnr")["verdict"]
+        == "worse"
+    )
+
+
+@pytest.mark.parametrize("guards", [{"sharpness": 0.09, "motion": 0.4}, {"sharpness": 0.1}])
+def test_who_breaks_a_guard_is_never_better(guards):
+    blurred = rows({"base": many(0), "dpo": many(0.1, guards=guards)}, seeds=1)
+    summary = summarize(CFG, blurred)
+    assert summary["guards"]["dpo"]
+    assert {c["verdict"] for c in summary["comparisons"]} == {"disqualified", "neither"}
+    # Nor does losing against it count as a loss.
+    turned = CFG.model_copy(update={"comparisons": (("base", "dpo"),)})
+    assert comparison(summarize(turned, blurred), "oracle_psnr", "base")["verdict"] == "disqualified"
+
+
+def test_tests_are_corrected_within_their_family():
+    arms = {name: Arm(strength=1.0, lora="embedded") for name in ("a", "b", "c")}
+    cfg = CFG.model_copy(update={"arms": arms, "primary": "oracle_ssim"})
+    drawn = {
+        name: many(offset) | many(offset, "oracle_ssim")
+        for name, offset in zip("abc", (0.1, 0.2, 0.3), strict=True)
+    }
+    summary = summarize(cfg, rows({"base": many(0) | many(0, "oracle_ssim"), **drawn}, seeds=1))
+    for metric, family in (("oracle_psnr", "truth"), ("oracle_ssim", "primary")):
+        found = comparison(summary, metric, "a")
+        assert found["family"] == family
+        assert found["holm_p"] == pytest.approx(3 * found["p"])
+    assert [c["metric"] for c in summary["comparisons"]][:3] == ["oracle_ssim"] * 3
+    assert summary["primary"] == "oracle_ssim"
+
+
+def test_spread_between_seeds_is_neither_better_nor_worse():
+    together = [
+        BetweenSeedsRow(
+            id=f"{arm}/{i}",
+            arm=arm,
+            prompt_id=f"p{i:02d}",
+            seeds=2,
+            metrics=dict.fromkeys(BETWEEN_SEEDS, value + i / 100),
+        )
+        for arm, value in (("base", 1.0), ("dpo", 0.5))
+        for i in range(10)
+    ]
+    drawn = rows({"base": many(0), "dpo": many(0)}, seeds=1)
+    summary = summarize(CFG, drawn, together)
+    assert comparison(summary, "oracle_bias2")["verdict"] == "better"
+    assert comparison(summary, "oracle_bias2")["family"] == "between_seeds"
+    spread = comparison(summary, "oracle_variance")
+    assert spread["verdict"] == "neither"
+    assert spread["higher_is_better"] is spread["win_rate"] is spread["win_rate_ci95"] is None
+    assert spread["mean_difference"] == pytest.approx(-0.5)
+
+
+def truth_scores(metric, value):
+    return [
+        Score(id=f"p{i:02d}", prompt_id=f"p{i:02d}", video="", metrics={metric: value}) for i in range(10)
+    ]
+
+
+def test_the_share_of_headroom_is_what_is_gained_of_what_the_truth_has():
+    base, dpo = (many(offset, "oracle_warp") for offset in (1.0, 0.9))
+    summary = summarize(CFG, rows({"base": base, "dpo": dpo}, 1), truth=truth_scores("oracle_warp", 20.0))
+    found = comparison(summary, "oracle_warp")
+    assert found["headroom_share"] == pytest.approx(0.1)
+    assert found["headroom_ci95"] == pytest.approx([0.1, 0.1])
+    assert summary["truth"] == {"oracle_warp": 20.0}
+    assert "truth" not in summary["arms"]
+
+
+def test_there_is_no_headroom_where_the_truth_is_not_better_or_is_what_is_compared_with():
+    drawn = rows({"base": many(1.0, "oracle_warp"), "dpo": many(0.9, "oracle_warp")}, 1)
+    worse = summarize(CFG, drawn, truth=truth_scores("oracle_warp", 25.0))
+    assert comparison(worse, "oracle_warp")["headroom_share"] is None
+    psnr = summarize(CFG, rows({"base": many(0), "dpo": many(1)}, 1), truth=truth_scores("oracle_psnr", 99.0))
+    assert comparison(psnr, "oracle_psnr")["headroom_share"] is None
+    assert comparison(summarize(CFG, drawn), "oracle_warp")["headroom_ci95"] is None
 
 
 def test_guards_name_blur_and_lost_motion():
-    base = {"sharpness": 0.1, "motion": 0.4}
-    assert guard_problems(base, {"sharpness": 0.099, "motion": 0.41}) == []
-    assert "sharpness" in guard_problems(base, {"sharpness": 0.09, "motion": 0.4})[0]
-    assert "motion" in guard_problems(base, {"sharpness": 0.1, "motion": 0.37})[0]
-    assert guard_problems(base, {"sharpness": 0.1}) == ["motion could not be measured"]
+    assert guard_problems(KEPT, {"sharpness": 0.099, "motion": 0.41}) == []
+    assert "sharpness" in guard_problems(KEPT, {"sharpness": 0.09, "motion": 0.4})[0]
+    assert "motion" in guard_problems(KEPT, {"sharpness": 0.1, "motion": 0.37})[0]
+    assert guard_problems(KEPT, {"sharpness": 0.1}) == ["motion could not be measured"]
 
 
-def test_unknown_arm_is_refused(tmp_path):
-    with pytest.raises(InputError, match="unknown arm 'dpo'"):
-        run(CFG, tmp_path, {}, tmp_path / "out")
+def test_an_arm_whose_rows_all_failed_has_no_values_and_is_not_compared():
+    failed = EvalRow(id="dpo/0", status="failed", reason="x", arm="dpo", prompt_id="p00", seed=0)
+    summary = summarize(CFG, [*rows({"base": {"cross_view": [0.5]}}), failed])
+    assert summary["arms"]["dpo"] == {}
+    assert summary["comparisons"] == []
+    assert summary["failed_rows"] == 1
 
 
-def test_a_strength_of_what_is_no_lora_is_refused(tmp_path):
-    for arm in ("base", "sft"):
-        cfg = CFG.model_copy(update={"strengths": {arm: 0.5}, "comparisons": ()})
-        with pytest.raises(InputError, match=f"a strength is given for '{arm}'"):
-            run(cfg, tmp_path, {"dpo": tmp_path}, tmp_path / "out")
+def test_what_made_an_arm_does_not_judge_it():
+    arms = {
+        "dpo": Arm(lora="embedded"),
+        "best": Arm(best_of=4, best_by="depth_agreement"),
+        "both": Arm(lora="embedded", best_of=2, best_by="mvcs"),
+        "other": Arm(model="elsewhere"),
+    }
+    cfg = CFG.model_copy(update={"arms": arms, "trained_by": "consistency"})
+    assert circular(cfg) == {
+        "dpo": ["consistency", "cross_view"],
+        "best": ["depth_agreement"],
+        "both": ["consistency", "cross_view", "mvcs"],
+    }
 
 
-def test_the_training_metric_may_not_be_the_only_judge(tmp_path):
-    cfg = CFG.model_copy(
-        update={
-            "trained_by": "consistency",
-            "comparisons": (),
-            "score": ScoreConfig(geometry="embedded", metrics=("cross_view", "motion")),
-        }
-    )
-    with pytest.raises(InputError, match="nothing else would judge"):
-        run(cfg, tmp_path, {}, tmp_path / "out")
+def test_the_protocol_covers_what_decides_the_figures_and_not_the_arms():
+    given = {"prompts": "p", "model": "m"}
+    same = protocol(CFG, given)
+    changes = [
+        {"resamples": 501}, {"truth": False}, {"primary": "oracle_psnr"}, {"bootstrap_seed": 1},
+        {"sample": SampleConfig(steps=7)}, {"sample": SampleConfig(seed=1)},
+        {"score": ScoreConfig(geometry="embedded", max_frames=9)},
+    ]  # fmt: skip
+    found = {protocol(CFG.model_copy(update=change), given) for change in changes}
+    found |= {protocol(CFG, given | {name: "x"}) for name in given}
+    assert len(found | {same}) == len(changes) + 3
+    for arms in ({}, {"best": Arm(best_of=2)}):
+        assert protocol(CFG.model_copy(update={"arms": arms}), given) == same
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    family = Family(tiny_wan.build(folder / "model"))
+    add_lora(family, rank=2, alpha=2.0, seed=0)
+    disturb(family)
+    save_lora(family, folder / "lora")
+    shutil.copytree(folder / "model", folder / "elsewhere")
+    cfg = EvaluateConfig(
+        sample=SampleConfig(
+            model=str(folder / "model"), candidates=2, steps=1, frames=5, height=32, width=32, previews=False,
+            keep_latents=False,
+        ),
+        score=ScoreConfig(geometry="embedded", metrics=("sharpness", "motion", "oracle_warp", "oracle_psnr")),
+        arms={
+            "dpo": Arm(lora=str(folder / "lora"), strength=0.5),
+            "best": Arm(best_of=3, best_by="sharpness"),
+            "other": Arm(model=str(folder / "elsewhere"), family="wan"),
+        },
+        primary="oracle_flow_bias2",
+        resamples=100,
+    )  # fmt: skip
+    return cfg, prompts.run_world(WorldPrompts(count=2, size=32), folder / "prompts")
+
+
+@pytest.fixture(scope="module")
+def evaluated(inputs, tmp_path_factory):
+    return run(*inputs, tmp_path_factory.mktemp("evaluated") / "evaluation")
+
+
+def test_all_arms_are_drawn_on_the_same_prompts_and_seeds(evaluated):
+    drawn = read_rows(evaluated, EvalRow)
+    keys = {
+        arm: [(r.prompt_id, r.seed) for r in drawn if r.arm == arm]
+        for arm in ("base", "dpo", "best", "other")
+    }
+    assert len(drawn) == 16
+    assert len(set(keys["base"])) == 4
+    assert all(found == keys["base"] for found in keys.values())
+    base, other = ([r.metrics for r in drawn if r.arm == arm] for arm in ("base", "other"))
+    assert base == other
+    assert base != [r.metrics for r in drawn if r.arm == "dpo"]
+
+
+def test_best_of_chooses_among_the_seed_and_noises_of_its_own(evaluated):
+    candidates = read_rows(evaluated / "samples" / "best", Candidate)
+    scores = {s.id: s.metrics["sharpness"] for s in read_rows(evaluated / "scores" / "best", Score)}
+    first = {(c.prompt_id, c.seed) for c in read_rows(evaluated / "samples" / "base", Candidate)}
+    assert {(c.prompt_id, c.seed) for c in candidates if c.id[-2:] in ("-0", "-1")} == first
+    for row in (r for r in read_rows(evaluated, EvalRow) if r.arm == "best"):
+        slot = int(row.id[-1])
+        pool = [f"{row.prompt_id}-{k}" for k in (slot, slot + 2, slot + 4)]
+        best = max(pool, key=lambda id: scores[id])
+        assert row.video == f"samples/best/videos/{best}.mkv"
+        assert row.metrics["sharpness"] == scores[best]
+
+
+def test_seeds_are_looked_at_together_and_the_truth_is_the_ceiling(evaluated):
+    lines = (evaluated / "between_seeds.jsonl").read_text().splitlines()
+    found = [BetweenSeedsRow.model_validate_json(line) for line in lines]
+    assert {(r.arm, r.seeds) for r in found} == {(a, 2) for a in ("base", "dpo", "best", "other", "truth")}
+    assert len(found) == 10
+    assert {"between_seeds.jsonl", "summary.json"} == set(read_manifest(evaluated).files)
+    summary = json.loads((evaluated / "summary.json").read_text())
+    assert summary["truth"]["oracle_bias2"] == pytest.approx(0, abs=1e-5)
+    assert summary["truth"]["oracle_variance"] == 0
+    assert summary["truth"]["oracle_warp"] < 0.2 * summary["arms"]["base"]["oracle_warp"]
+    assert summary["comparisons"][0]["metric"] == "oracle_flow_bias2"
+    same = comparison(summary, "oracle_warp", "other")
+    assert (same["mean_difference"], same["win_rate"], same["p"], same["headroom_share"]) == (0, 0.5, 1, 0)
+
+
+def test_an_evaluation_goes_on_where_it_was_stopped_and_is_the_same(inputs, evaluated, tmp_path):
+    out = tmp_path / "evaluation"
+    shutil.copytree(evaluated, out)
+    for name in ("manifest.json", "summary.json", "samples/truth/manifest.json"):
+        (out / name).unlink()
+    shutil.rmtree(out / "scores" / "dpo")
+    run(*inputs, out)
+    for name in ("rows.jsonl", "summary.json", "between_seeds.jsonl", "manifest.json"):
+        assert (out / name).read_bytes() == (evaluated / name).read_bytes()
+
+
+def test_folders_are_compared_by_content(inputs, evaluated, tmp_path):
+    cfg, world = inputs
+    shutil.copytree(cfg.arms["dpo"].lora, tmp_path / "moved")
+    moved = cfg.arms | {"dpo": Arm(lora=str(tmp_path / "moved"), strength=0.5)}
+    run(cfg.model_copy(update={"arms": moved}), world, evaluated)
+    stronger = cfg.arms | {"dpo": Arm(lora=str(tmp_path / "moved"))}
+    with pytest.raises(InputError, match=r"arms\.dpo\.strength 0\.5 -> 1\.0"):
+        run(cfg.model_copy(update={"arms": stronger}), world, evaluated)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"comparisons": (("sft", "base"),)}, "unknown arm 'sft'"),
+        ({"comparisons": (("dpo", "truth"),)}, "unknown arm 'truth'"),
+        ({"arms": {"base": Arm()}}, "cannot be called 'base'"),
+        ({"arms": {"truth": Arm()}}, "cannot be called 'truth'"),
+        ({"arms": {"a/b": Arm()}}, "cannot be called 'a/b'"),
+        ({"arms": {"best": Arm(best_of=2, best_by="mvcs")}}, "selected by 'mvcs', which is not among"),
+        ({"primary": "motion"}, "'motion' is not among the metrics that judge"),
+        ({"primary": "oracle_variance"}, "'oracle_variance' is not among"),
+        (
+            {"arms": {"best": Arm(best_of=2, best_by="oracle_psnr")}, "primary": "oracle_psnr"},
+            "judges by what made arm 'best'",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(inputs, tmp_path, change, message):
+    cfg, world = inputs
+    with pytest.raises(InputError, match=message):
+        run(cfg.model_copy(update=change), world, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_made_an_arm_may_not_be_its_only_judge_unless_that_is_said(inputs, tmp_path):
+    cfg, world = inputs
+    few = ScoreConfig(geometry="embedded", metrics=("cross_view", "motion", "sharpness"))
+    one_seed = cfg.sample.model_copy(update={"candidates": 1})
+    alone = cfg.model_copy(update={"score": few, "sample": one_seed, "primary": None, "truth": False})
+    trained = {"arms": {"dpo": cfg.arms["dpo"]}, "trained_by": "consistency"}
+    selected = {"arms": {"best": Arm(best_of=2, best_by="cross_view")}}
+    for made in (trained, selected):
+        with pytest.raises(InputError, match="nothing else would judge it"):
+            run(alone.model_copy(update=made), world, tmp_path / "out")
+    allowed = alone.model_copy(update=selected | {"allow_circular": True})
+    summary = json.loads((run(allowed, world, tmp_path / "out") / "summary.json").read_text())
+    assert summary["allow_circular"] is True
+    assert summary["circular"] == {"best": ["consistency", "cross_view"]}
+    assert summary["truth"] == {}
+    assert (tmp_path / "out" / "between_seeds.jsonl").read_text() == ""

@@ -13,7 +13,7 @@ from videogpa.dpo.lora import LORA_FILES, add_lora, load_lora, save_lora
 from videogpa.errors import InputError
 from videogpa.families import hunyuan_video_1_5, wan
 from videogpa.stages import export_lora
-from videogpa.stages.evaluate import EvaluateConfig, summarize
+from videogpa.stages.evaluate import Arm, EvaluateConfig, summarize
 from videogpa.stages.export_lora import ExportLoraConfig, run, usage_code
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.sample import SampleConfig
@@ -63,7 +63,7 @@ def finished(tmp_path_factory, model):
         write_json_atomic(training / "training.json", OUTCOME)
         artifact.finish([], [f"lora/{LORA_FILES[0]}", "training.json"])
     evaluation = EvaluateConfig(
-        sample=SampleConfig(), score=ScoreConfig(), comparisons=(("dpo", "base"),), resamples=100
+        sample=SampleConfig(), score=ScoreConfig(), arms={"dpo": Arm(lora="given")}, resamples=100
     )
     inputs = {"lora_dpo": training / "lora"}
     rows = [

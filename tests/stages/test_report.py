@@ -50,18 +50,52 @@ def test_no_number_is_missing(page):
     assert all(math.isfinite(float(d["value"])) for d in page.all("data"))
 
 
-def test_the_table_has_the_numbers_of_the_summary(finished, html):
+def numbers_of(html: str, name: str) -> dict[str, list[float]]:
+    """By the value of the rows' attribute, the numbers of a row."""
+    rows = [row.split("</tr>")[0] for row in re.split(rf'<tr role="row" data-{name}="', html)[1:]]
+    return {row.split('"')[0]: [float(v) for v in re.findall(r'<data value="([^"]+)"', row)] for row in rows}
+
+
+def test_the_tables_have_the_numbers_of_the_summary(finished, html):
     summary = json.loads((finished / "evaluation" / "summary.json").read_text())
-    rows = re.split(r'<tr role="row" data-metric="', html)[1:]
-    shown = {
-        r.split('"')[0]: [float(v) for v in re.findall(r'<data value="([^"]+)"', r.split("</tr>")[0])]
-        for r in rows
+    columns = [*summary["arms"].values(), summary["truth"]]
+    names = summary["arms"]["base"]
+    assert {"oracle_flow_bias2", "oracle_variance"} <= names.keys()
+    assert numbers_of(html, "metric") == {m: [c[m] for c in columns if m in c] for m in names}
+    expected = {
+        f"{c['arm']} {c['against']} {c['metric']}": [
+            figure
+            for figure in (
+                *(c["mean_difference"], *c["ci95"], c["win_rate"]),
+                *(c["holm_p"] if c["holm_p"] >= 0.001 else None, c["mde"], c["headroom_share"]),
+            )
+            if figure is not None
+        ]
+        for c in summary["comparisons"]
     }
-    expected = {m: [arm[m] for arm in summary["arms"].values()] for m in summary["arms"]["base"]}
+    assert numbers_of(html, "comparison") == expected
+    assert any(c["headroom_share"] is not None for c in summary["comparisons"])
+
+
+def test_the_primary_comes_first_and_a_disqualified_arm_is_never_better(finished, tmp_path):
+    evaluation = tmp_path / "evaluation"
+    shutil.copytree(finished / "evaluation", evaluation)
+    summary = json.loads((evaluation / "summary.json").read_text())
+    summary["primary"] = "oracle_flow_bias2"
+    summary["guards"]["dpo"] = ["sharpness is 90.0% of the base's"]
+    summary["allow_circular"] = True
     for c in summary["comparisons"]:
-        wins = [] if c["metric"] in report.GUARDS else [c["win_rate"]]
-        expected[c["metric"]] += [c["mean_difference"], *c["ci95"], *wins]
-    assert shown == expected
+        c["verdict"] = "disqualified" if c["arm"] == "dpo" else "unclear"
+    (evaluation / "summary.json").write_text(json.dumps(summary))
+    report.run(finished, evaluation, tmp_path / "report")
+    html = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert next(iter(numbers_of(html, "metric"))) == "oracle_flow_bias2"
+    assert next(iter(numbers_of(html, "comparison"))).endswith("oracle_flow_bias2")
+    assert "dpo is disqualified (sharpness is 90.0% of the base&#39;s): no gain in oracle_flow_bias2" in html
+    assert 'spoken"> clearly better' not in html
+    assert "Circular judging was allowed" in html
+    # Single clips have no such figure: they are ranked by what made the preferences.
+    assert "in consistency, one bar" in html
 
 
 def test_every_text_of_a_number_is_its_rounded_value(html):

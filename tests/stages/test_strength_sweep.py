@@ -31,7 +31,6 @@ def inputs(tmp_path_factory):
             keep_latents=False,
         ),
         score=ScoreConfig(geometry="embedded", metrics=("sharpness", "motion")),
-        comparisons=(),
         resamples=100,
     )  # fmt: skip
     return cfg, prompts.run_world(WorldPrompts(count=2, size=32), folder / "prompts"), folder / "lora"

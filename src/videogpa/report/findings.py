@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from videogpa.errors import InputError
 
-Verdict = Literal["better", "worse", "unclear"]
+Verdict = Literal["better", "worse", "unclear", "disqualified", "neither"]
+"""`disqualified`: the winner breaks a guard; `neither`: the metric has no better."""
 LARGEST_DECIMALS = 6
 FEWEST_PROMPTS = 20
 """Bootstrap intervals over fewer prompts are far too narrow."""
@@ -18,26 +19,30 @@ PHRASES = {"consistency": "hold together {} in 3D"}
 
 
 class Comparison(BaseModel):
-    """One metric of one arm against another: mean of arm - against over pairs, 95 % interval, share of wins."""
+    """One metric of one arm against another, as `summary.json` has it (docs/evaluation.md).
+
+    mean_difference: arm - against over `n` pairs; win_rate: share of `prompts`; holm_p: corrected within the metric's
+    family; mde: the smallest effect that would have been found 4 times of 5; headroom_share: the difference over what
+    the truth has over the base. Intervals are 95 %. None where there is no such figure.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     arm: str
     against: str
     metric: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     mean_difference: FiniteFloat
     ci95: tuple[FiniteFloat, FiniteFloat]
-    win_rate: FiniteFloat
+    win_rate: FiniteFloat | None
+    win_rate_ci95: tuple[FiniteFloat, FiniteFloat] | None
+    holm_p: FiniteFloat
+    mde: FiniteFloat | None
+    headroom_share: FiniteFloat | None
+    headroom_ci95: tuple[FiniteFloat, FiniteFloat] | None
+    verdict: Verdict
     n: int
-
-    @property
-    def verdict(self) -> Verdict:
-        """Better or worse only where the whole interval lies on one side of zero."""
-        low, high = self.ci95
-        if low <= 0 <= high:
-            return "unclear"
-        return "better" if (low > 0) == self.higher_is_better else "worse"
+    prompts: int
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -46,13 +51,20 @@ class Comparison(BaseModel):
 
 
 class Summary(BaseModel):
-    """`summary.json` of an evaluation. `guards` holds, for each trained arm, why it is disqualified."""
+    """`summary.json` of an evaluation.
+
+    guards: why an arm is disqualified; truth: what the true videos score; circular: by arm, the metrics that made it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
+    primary: str | None = None
     arms: dict[str, dict[str, FiniteFloat]]
+    truth: dict[str, FiniteFloat] = {}
     comparisons: list[Comparison]
     guards: dict[str, list[str]] = {}
+    circular: dict[str, list[str]] = {}
+    allow_circular: bool = False
     failed_rows: int = 0
     protocol: str = ""
 
@@ -81,7 +93,7 @@ def read_summary(path: Path) -> Summary:
 def headline(summary: Summary, primary: str, truth: Sequence[str]) -> str:
     """The page's one sentence about the first comparison: what `primary` says and what limits or confirms it.
 
-    `truth` are the metrics that compare with the true continuation.
+    `truth` are the other metrics that compare with the true continuation.
     """
     if not summary.sides:
         return f"Only {_list(summary.arms)} was evaluated; there is nothing to compare it with."
@@ -89,16 +101,16 @@ def headline(summary: Summary, primary: str, truth: Sequence[str]) -> str:
     compared = summary.compared(arm, against)
     if primary not in compared:
         return f"{arm} and {against} cannot be compared in {primary}."
-    problems = summary.guards.get(arm, [])
     verdict = compared[primary].verdict
     aside = _aside(arm, compared, truth, verdict)
-    if verdict == "unclear":
+    if verdict == "disqualified":
+        winner = arm if summary.guards.get(arm) else against
+        return f"{winner} is disqualified ({_list(summary.guards[winner])}): no gain in {primary} counts."
+    if verdict in ("unclear", "neither"):
         return f"No clear gain: in {primary}, videos by {arm} and by {against} cannot be told apart{aside}."
     if verdict == "worse":
         return f"Videos by {arm} {_phrase(primary, 'worse')} than those by {against}{aside}."
     gain = f"Videos by {arm} {_phrase(primary, 'better')} than those by {against}"
-    if problems:
-        return f"{gain}, but {arm} is disqualified: {_list(problems)}."
     if doubted := _not_beaten(summary, arm, against, primary):
         return f"{gain}, but not clearly better than {_list(doubted, 'or')}."
     return f"{gain}{aside}."
@@ -113,9 +125,11 @@ def evidence(summary: Summary, primary: str) -> str:
     places = decimals(d for d in summary.comparisons if d.metric == primary)
     ours, theirs = (number(summary.arms[a][primary], places) for a in (arm, against))
     difference, low, high = (number(x, places, signed=True) for x in (c.mean_difference, *c.ci95))
+    wins = "" if c.win_rate is None else f", better in {c.win_rate:.0%} of {c.prompts} prompts"
+    share = "" if c.headroom_share is None else f", {percent(c.headroom_share)} of what the true videos gain"
     return (
         f"In {primary}, {arm} reaches {ours} and {against} {theirs}: a difference of {difference} "
-        f"(95% interval {low} to {high}), better in {c.win_rate:.0%} of {c.n} pairs."
+        f"(95% interval {low} to {high}{share}){wins}."
     )
 
 
@@ -127,11 +141,15 @@ def caveat(prompts: int) -> str:
 
 
 def remarks(summary: Summary, guards: Sequence[str]) -> list[str]:
-    """One sentence for each comparison and each trained arm's guards. `guards` are the metrics to be kept."""
+    """One sentence for each comparison, each arm's guards and what made it. `guards` are the metrics to be kept."""
     sentences = [_outcome(summary, arm, against, guards) for arm, against in summary.sides]
     for arm, problems in summary.guards.items():
         kept = f"{arm} keeps {_list(guards)} within the limits."
         sentences.append(f"{arm} is disqualified: {_list(problems)}." if problems else kept)
+    for arm, metrics in summary.circular.items():
+        sentences.append(f"{arm} was made by {_list(metrics)}: what that says of it is no evidence.")
+    if summary.allow_circular:
+        sentences.append("Circular judging was allowed: what made an arm may be its only judge here.")
     return sentences
 
 
@@ -146,6 +164,11 @@ def number(value: float, places: int, *, signed: bool = False) -> str:
     """A number with a real minus sign; zero has none."""
     text = f"{value:{'+' if signed else ''}.{places}f}"
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share in whole per cent."""
+    return f"{number(100 * share, 0)}%"
 
 
 def _phrase(metric: str, how: str) -> str:
@@ -179,11 +202,14 @@ def _not_beaten(summary: Summary, arm: str, against: str, primary: str) -> list[
 
 
 def _outcome(summary: Summary, arm: str, against: str, guards: Sequence[str]) -> str:
-    by_verdict: dict[Verdict, list[str]] = {"better": [], "worse": [], "unclear": []}
-    for metric, comparison in summary.compared(arm, against).items():
-        if metric not in guards:
-            by_verdict[comparison.verdict].append(metric)
-    words = {"better": "better in", "worse": "worse in", "unclear": "no clear difference in"}
+    words: dict[Verdict, str] = {
+        "better": "better in",
+        "worse": "worse in",
+        "disqualified": "a difference that does not count in",
+        "unclear": "no clear difference in",
+    }
+    compared = [c for c in summary.compared(arm, against).values() if c.metric not in guards]
+    by_verdict = {verdict: [c.metric for c in compared if c.verdict == verdict] for verdict in words}
     parts = [f"{words[v]} {_list(metrics)}" for v, metrics in by_verdict.items() if metrics]
     return f"{arm} against {against}: {'; '.join(parts) or 'only guards were measured'}."
 

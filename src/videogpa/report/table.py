@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.plugin import load
-from videogpa.report.findings import Comparison, Summary, Verdict, decimals, number
+from videogpa.report.findings import Comparison, Summary, Verdict, decimals, number, percent
 
-Role = Literal["primary", "truth", "other", "guard"]
+Role = Literal["primary", "made", "between_seeds", "truth", "other", "spread", "guard"]
 TITLES: dict[Role, str] = {
-    "primary": "The score that made the preferences",
-    "truth": "Against the true continuation, which nothing was trained or selected on",
+    "primary": "The primary, named before the data: the one that decides",
+    "made": "The score that made the preferences",
+    "between_seeds": "All seeds of a prompt together, against the true continuation",
+    "truth": "Every video against the true continuation",
     "other": "Other scores",
+    "spread": "Spread between seeds, neither better nor worse",
     "guard": "Guards: a gain that costs these does not count",
 }
 REACH = 46
@@ -24,7 +28,7 @@ class MetricFacts:
 
     name: str
     role: Role
-    higher_is_better: bool
+    higher_is_better: bool | None
     unit: str
     definition: str
     source: str
@@ -50,45 +54,53 @@ class Strip:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One comparison in one metric. `tone` colours it: guards have no better or worse."""
+    """One comparison in one metric; what it has no figure for is None. `tone` colours it."""
 
     comparison: Comparison
     difference: Number
     low: Number
     high: Number
-    win_rate: Number
+    win_rate: Number | None
+    p: Number
+    detectable: Number | None
+    headroom: Number | None
     strip: Strip
-    tone: Verdict | Literal["guard"]
+    tone: Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """A metric: the mean of every arm and every comparison, None where there is none."""
+    """A metric: the mean of every arm and of the truth, None where there is none, and every comparison."""
 
     metric: MetricFacts
     means: dict[str, Number | None]
-    cells: dict[tuple[str, str], Cell | None]
+    truth: Number | None
+    cells: dict[tuple[str, str], Cell]
 
 
-def metric_facts(name: str, primary: str, guards: Sequence[str]) -> MetricFacts:
-    """The declared properties of a metric and its part in this evaluation.
+def metric_facts(name: str, role: Role = "other") -> MetricFacts:
+    """What a metric says of itself, with its part in an evaluation.
 
     Raises:
         InputError: no such metric.
     """
-    module = load("metrics", name)
-    role: Role = "truth" if "truth" in module.NEEDS else "other"
-    if name == primary:
-        role = "primary"
-    elif name in guards:
-        role = "guard"
+    if name in BETWEEN_SEEDS:
+        definition = " ".join((BETWEEN_SEEDS[name].__doc__ or "").split("\n\n")[0].split())
+        source = "this project"
+        unit = "pixels²" if "flow" in name else "intensity²"
+        higher_is_better = None if role == "spread" else False
+    else:
+        module = load("metrics", name)
+        definition = (module.__doc__ or "").split("\n")[0]
+        unit, source = module.UNIT, module.SOURCE
+        higher_is_better = module.HIGHER_IS_BETTER
     return MetricFacts(
         name=name,
         role=role,
-        higher_is_better=module.HIGHER_IS_BETTER,
-        unit=module.UNIT,
-        definition=(module.__doc__ or "").split("\n")[0],
-        source=module.SOURCE,
+        higher_is_better=higher_is_better,
+        unit=unit,
+        definition=definition,
+        source=source,
     )
 
 
@@ -115,14 +127,20 @@ def _row(summary: Summary, facts: MetricFacts) -> TableRow:
         value = values[facts.name]
         share = f"{value / first:.1%}" if facts.role == "guard" and i and first else ""
         means[arm] = Number(value=value, text=number(value, places), note=share)
-    by_sides = {c.sides: _cell(c, facts, places, widest) for c in comparisons}
-    return TableRow(metric=facts, means=means, cells={s: by_sides.get(s) for s in summary.sides})
+    truth = summary.truth.get(facts.name)
+    by_sides = {c.sides: _cell(c, places, widest) for c in comparisons}
+    return TableRow(
+        metric=facts,
+        means=means,
+        truth=_maybe(truth, places),
+        cells={sides: by_sides[sides] for sides in summary.sides if sides in by_sides},
+    )
 
 
-def _cell(comparison: Comparison, facts: MetricFacts, places: int, widest: float) -> Cell:
+def _cell(comparison: Comparison, places: int, widest: float) -> Cell:
     low, high = comparison.ci95
     scale = REACH / widest if widest else 0.0
-    sign = 1 if comparison.higher_is_better else -1
+    sign = -1 if comparison.higher_is_better is False else 1
     ends = sorted(50 + sign * scale * x for x in (low, high))
 
     def signed(value: float) -> Number:
@@ -133,7 +151,21 @@ def _cell(comparison: Comparison, facts: MetricFacts, places: int, widest: float
         difference=signed(comparison.mean_difference),
         low=signed(low),
         high=signed(high),
-        win_rate=Number(value=comparison.win_rate, text=f"{comparison.win_rate:.0%}"),
+        win_rate=_share(comparison.win_rate, comparison.win_rate_ci95),
+        p=Number(value=comparison.holm_p, text=number(comparison.holm_p, 3)),
+        detectable=_maybe(comparison.mde, places),
+        headroom=_share(comparison.headroom_share, comparison.headroom_ci95),
         strip=Strip(low=ends[0], middle=50 + sign * scale * comparison.mean_difference, high=ends[1]),
-        tone="guard" if facts.role == "guard" else comparison.verdict,
+        tone=comparison.verdict,
     )
+
+
+def _share(value: float | None, interval: tuple[float, float] | None) -> Number | None:
+    if value is None:
+        return None
+    note = "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
+    return Number(value=value, text=percent(value), note=note)
+
+
+def _maybe(value: float | None, places: int) -> Number | None:
+    return None if value is None else Number(value=value, text=number(value, places))

@@ -19,10 +19,11 @@ from videogpa.dpo.lora import LORA_FILES
 from videogpa.dpo.training import CALIBRATION, LOG
 from videogpa.errors import InputError
 from videogpa.stages import sample, score
-from videogpa.stages.evaluate import BASE, GUARDED, bootstrap_interval
+from videogpa.stages.evaluate import BASE, GUARDED
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better
 from videogpa.stages.train import LORA, SUMMARY
+from videogpa.statistics import bootstrap_interval
 from videogpa.types import Candidate, EvalRow, MetricValues, Prompt, Score
 
 EVALUATION = "evaluation"

@@ -1,105 +1,183 @@
-"""Held-out evaluation: every arm on the same prompts and seeds, compared pair by pair with intervals."""
+"""Held-out evaluation: every arm on the same prompts and seeds, compared pair by pair (`docs/evaluation.md`)."""
 
+import json
+import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 
-from videogpa.artifact import open_artifact, read_rows, write_json_atomic
+from videogpa import __version__
+from videogpa.artifact import CONFIG, atomic_path, hash_json, open_artifact, read_rows, write_json_atomic
 from videogpa.errors import InputError
+from videogpa.metrics.between_seeds import BETWEEN_SEEDS
+from videogpa.plugin import load
 from videogpa.stages import sample, score
+from videogpa.stages.against_truth import BetweenSeedsRow, Worlds, between_seeds, draw_truth
+from videogpa.stages.best_of import best_id
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better, protocol_hash
-from videogpa.types import Candidate, EvalRow, Score
-from videogpa.weights import lora_folder
+from videogpa.statistics import (
+    LEVEL,
+    POWER,
+    bootstrap_interval,
+    cluster_means,
+    holm,
+    minimum_detectable_effect,
+    ratio_interval,
+    wilcoxon_p,
+    wins,
+)
+from videogpa.types import CONSISTENCY, Candidate, EvalRow, Prompt, Score
+from videogpa.weights import lora_folder, model_folder
 
 BASE = "base"
+TRUTH = "truth"
+"""No arm that can win: the ceiling."""
+SUMMARY = "summary.json"
+BETWEEN = "between_seeds.jsonl"
 KIN = {"consistency", "cross_view"}
-"""One measures by the other: neither judges what the other trained."""
+"""One measures by the other: neither judges what the other made."""
 GUARDED = ("sharpness", "motion")
 SMALLEST_SHARPNESS = 0.95
 LARGEST_MOTION_CHANGE = 0.05
+SPREAD = "oracle_variance"
+"""Reported, but neither better nor worse."""
+Family = Literal["primary", "between_seeds", "truth", "other", "guard", "spread"]
+"""Metrics whose tests are corrected together."""
+WITH_HEADROOM = {
+    *("oracle_warp", "oracle_flow_epe", "consistency", "depth_agreement", "perceptual_drift"),
+    *(BETWEEN_SEEDS.keys() - {SPREAD}),
+}
+"""Metrics whose value for the true video is a ceiling to reach. Similarity to the truth itself has none to measure."""
+
+
+class Arm(BaseModel):
+    """What draws an arm's videos; what is not given is the base's.
+
+    lora: 'embedded', a folder or a file, drawn at `strength`; model: another model's folder (of another `family`);
+    best_of: of so many videos for every seed the best by the metric `best_by` is kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lora: str | None = None
+    strength: float = 1.0
+    model: str | None = None
+    family: str | None = None
+    best_of: int = Field(default=1, ge=1)
+    best_by: str = CONSISTENCY
 
 
 class EvaluateConfig(BaseModel):
-    """`sample` draws every arm (its candidates are the seeds per prompt); `comparisons` are (arm, against).
+    """`sample` says how every arm is drawn (its candidates are the seeds per prompt) and which model is the base.
 
-    `strengths` are those of arms whose LoRA is drawn with another one than `sample` says. `trained_by` is the metric
-    whose preferences trained the arms; it may not be the only judge.
+    `arms` are those beside the base, by name. `comparisons` are (arm, against), by default every arm against the
+    base. `primary` is the metric that decides, named before the data. `trained_by` is the metric whose preferences
+    trained the LoRAs. What trained or selected an arm may neither be its only judge nor the primary, unless
+    `allow_circular`. `truth` scores the true continuations, too, where prompts have them: the ceiling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sample: SampleConfig
     score: ScoreConfig
-    comparisons: tuple[tuple[str, str], ...]
-    strengths: dict[str, float] = {}
+    arms: dict[str, Arm] = {}
+    comparisons: tuple[tuple[str, str], ...] | None = None
+    primary: str | None = None
     trained_by: str | None = None
+    allow_circular: bool = False
+    truth: bool = True
     resamples: int = Field(default=10_000, ge=100)
     bootstrap_seed: int = 0
 
+    @property
+    def compared(self) -> tuple[tuple[str, str], ...]:
+        """The (arm, against), in order."""
+        return tuple((arm, BASE) for arm in self.arms) if self.comparisons is None else self.comparisons
 
-def run(
-    cfg: EvaluateConfig,
-    prompts: Path,
-    loras: Mapping[str, Path],
-    out: Path,
-    *,
-    workers: int = 1,
-    overwrite: bool = False,
-) -> Path:
-    """Sample and score the base and every LoRA, write one row per (arm, prompt, seed) and `summary.json`.
+
+def run(cfg: EvaluateConfig, prompts: Path, out: Path, *, workers: int = 1, overwrite: bool = False) -> Path:
+    """Sample and score all arms; write a row per (arm, prompt, seed), `between_seeds.jsonl` and `summary.json`.
 
     Raises:
-        InputError: a comparison or a strength names an unknown arm, the training metric would be the only judge, or
-            the scores cannot be made (`score.check`).
+        InputError: an unknown arm is compared, an arm has a name that it cannot have, the primary is not measured,
+            what trained or selected an arm would judge it, or the scores cannot be made (`score.check`).
     """
-    arms: dict[str, Path | None] = {BASE: None, **loras}
-    _check(cfg, list(arms))
-    inputs = {"prompts": prompts, **{f"lora_{name}": lora_folder(str(path)) for name, path in loras.items()}}
+    _check_arms(cfg)
+    worlds = {p.id: p.world for p in read_rows(prompts, Prompt) if p.status == "ok"}
+    _check_judges(cfg, worlds)
     with open_artifact(
-        out, stage="evaluation", config=cfg, inputs=inputs, row_type=EvalRow, overwrite=overwrite
+        out,
+        stage="evaluation",
+        config=_without_paths(cfg),
+        inputs=_inputs(cfg, prompts),
+        row_type=EvalRow,
+        overwrite=overwrite,
     ) as artifact:
         if artifact.complete:
             return out
+        arms = {BASE: Arm(), **cfg.arms}
         rows = [
-            row for arm, lora in arms.items() for row in _evaluate_arm(cfg, arm, lora, prompts, out, workers)
+            row for name, arm in arms.items() for row in _evaluate_arm(cfg, name, arm, prompts, out, workers)
         ]
         artifact.append(*(r for r in rows if r.id not in artifact.done))
-        write_json_atomic(out / "summary.json", summarize(cfg, rows))
-        artifact.finish([r.id for r in rows])
+        videos, truth = _videos(rows, out), []
+        if cfg.truth and any(worlds.values()):
+            folder = draw_truth(cfg.sample, prompts, out / "samples" / TRUTH, workers=workers)
+            scored = score.run(cfg.score, folder, out / "scores" / TRUTH, prompts=prompts, workers=workers)
+            truth = read_rows(scored, Score)
+            # Every seed of the truth is the same video: what is left is what the measurement is off by.
+            videos |= {(TRUTH, str(s.prompt_id)): [folder / s.video] * cfg.sample.candidates for s in truth}
+        between = between_seeds(cfg.score, videos, worlds, workers=workers)
+        with atomic_path(out / BETWEEN) as temporary:
+            temporary.write_text("".join(f"{row.model_dump_json()}\n" for row in between), encoding="utf-8")
+        recorded = json.loads((out / CONFIG).read_bytes())["inputs"]
+        summary = summarize(cfg, rows, between, truth) | {"protocol": protocol(cfg, recorded)}
+        write_json_atomic(out / SUMMARY, summary)
+        artifact.finish([r.id for r in rows], [SUMMARY, BETWEEN])
     return out
 
 
-def summarize(cfg: EvaluateConfig, rows: Sequence[EvalRow]) -> dict[str, Any]:
-    """Means per arm, paired comparisons, and which arms break a guard (blur or lost motion sold as gain)."""
-    values: dict[str, dict[str, dict[tuple[str, int], float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        for metric, value in row.metrics.items():
-            if value is not None:
-                values[row.arm][metric][row.prompt_id, row.seed] = value
-    arms = {arm: {m: float(np.mean(list(v.values()))) for m, v in by.items()} for arm, by in values.items()}
-    comparisons = [
+def summarize(
+    cfg: EvaluateConfig,
+    rows: Sequence[EvalRow],
+    between: Sequence[BetweenSeedsRow] = (),
+    truth: Sequence[Score] = (),
+) -> dict[str, Any]:
+    """Means of arms and of the truth, paired comparisons, the primary's first, and who breaks a guard.
+
+    `docs/evaluation.md` describes the keys.
+    """
+    values = _by_arm(rows, between, truth)
+    arms = {arm: _means(values[arm]) for arm in dict.fromkeys(row.arm for row in rows)}
+    guards = {arm: guard_problems(arms.get(BASE, {}), arms[arm]) for arm in arms if arm != BASE}
+    found = [
         compared
-        for arm, against in cfg.comparisons
+        for arm, against in cfg.compared
         for metric in values[arm]
-        if (compared := _compare(cfg, arm, against, metric, values[arm][metric], values[against][metric]))
+        if (compared := _compare(cfg, values, arm, against, metric))
     ]
+    found.sort(key=lambda c: c["metric"] != cfg.primary)
     return {
+        "primary": cfg.primary,
         "arms": arms,
-        "comparisons": comparisons,
-        "guards": {arm: guard_problems(arms[BASE], arms[arm]) for arm in arms if arm != BASE},
+        "truth": _means(values[TRUTH]),
+        "comparisons": [c | {"verdict": _verdict(c, guards)} for c in _with_holm(found)],
+        "guards": guards,
+        "circular": circular(cfg),
+        "allow_circular": cfg.allow_circular,
+        "prompts": len({row.prompt_id for row in rows}),
         "failed_rows": sum(r.status == "failed" for r in rows),
-        "protocol": protocol_hash(cfg.score),
     }
 
 
 def guard_problems(base: Mapping[str, float], arm: Mapping[str, float]) -> list[str]:
-    """Why an arm is disqualified; empty when sharpness and motion are kept."""
+    """Why an arm is disqualified (blur or lost motion sold as gain); empty when sharpness and motion are kept."""
     problems = [f"{m} could not be measured" for m in GUARDED if m not in base or m not in arm]
     if problems:
         return problems
@@ -110,87 +188,276 @@ def guard_problems(base: Mapping[str, float], arm: Mapping[str, float]) -> list[
     return problems
 
 
-def bootstrap_interval(
-    differences: Float[np.ndarray, " n"], clusters: Sequence[str], resamples: int, seed: int
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean, resampling whole prompts: seeds of one prompt are not independent."""
-    names = sorted(set(clusters))
-    index = np.array([names.index(c) for c in clusters])
-    sums = np.bincount(index, differences, len(names))
-    counts = np.bincount(index, minlength=len(names))
-    drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def circular(cfg: EvaluateConfig) -> dict[str, list[str]]:
+    """By arm, what trained or selected it, and the kin of that: what these metrics say of the arm is no evidence."""
+    made = {
+        name: {
+            *_kin(cfg.trained_by if arm.lora is not None else None),
+            *_kin(arm.best_by if arm.best_of > 1 else None),
+        }
+        for name, arm in cfg.arms.items()
+    }
+    return {name: sorted(metrics) for name, metrics in made.items() if metrics}
+
+
+def direction(metric: str) -> bool | None:
+    """Whether higher is better; None where neither is."""
+    if metric in BETWEEN_SEEDS:
+        return None if metric == SPREAD else False
+    return higher_is_better(metric)
+
+
+def family_of(metric: str, primary: str | None) -> Family:
+    """The family of a metric's tests."""
+    if metric == primary:
+        return "primary"
+    if metric in BETWEEN_SEEDS:
+        return "spread" if metric == SPREAD else "between_seeds"
+    if metric in GUARDED:
+        return "guard"
+    return "truth" if "truth" in load("metrics", metric).NEEDS else "other"
+
+
+def protocol(cfg: EvaluateConfig, inputs: Mapping[str, str]) -> str:
+    """Evaluations with the same one may be set side by side (16 hex digits): it covers all but what the arms are.
+
+    `inputs` are the hashes of at least `prompts` and `model`.
+    """
+    stored = {"model", "lora", "lora_strength", "previews", "keep_latents", "accepted_licenses"}
+    described = {
+        "score": protocol_hash(cfg.score),
+        "sample": cfg.sample.model_dump(mode="json", exclude=stored),
+        "prompts": inputs["prompts"],
+        "model": inputs["model"],
+        "between_seeds": list(BETWEEN_SEEDS),
+        "statistics": [cfg.resamples, cfg.bootstrap_seed, LEVEL, POWER],
+        "guards": [*GUARDED, SMALLEST_SHARPNESS, LARGEST_MOTION_CHANGE],
+        "truth": cfg.truth,
+        "primary": cfg.primary,
+        "version": __version__,
+    }
+    return hash_json(described)[:16]
+
+
+Values = dict[str, dict[tuple[str, int], float]]
+"""By metric, then by prompt and seed; what seeds say together has seed 0."""
+
+
+def _by_arm(
+    rows: Sequence[EvalRow], between: Sequence[BetweenSeedsRow], truth: Sequence[Score]
+) -> Mapping[str, Values]:
+    values: dict[str, Values] = defaultdict(lambda: defaultdict(dict))
+    keyed = [
+        *((row.arm, row.prompt_id, row.seed, row.metrics) for row in rows),
+        *((row.arm, row.prompt_id, 0, row.metrics) for row in between),
+        *((TRUTH, str(row.prompt_id), 0, row.metrics) for row in truth),
+    ]
+    for arm, prompt_id, seed, metrics in keyed:
+        for metric, value in metrics.items():
+            if value is not None:
+                values[arm][metric][prompt_id, seed] = value
+    return values
+
+
+def _means(values: Values) -> dict[str, float]:
+    return {metric: float(np.mean(list(found.values()))) for metric, found in values.items()}
 
 
 def _compare(
-    cfg: EvaluateConfig,
-    arm: str,
-    against: str,
-    metric: str,
-    ours: Mapping[tuple[str, int], float],
-    theirs: Mapping[tuple[str, int], float],
+    cfg: EvaluateConfig, values: Mapping[str, Values], arm: str, against: str, metric: str
 ) -> dict[str, Any] | None:
+    ours, theirs = values[arm][metric], values[against].get(metric, {})
     keys = sorted(ours.keys() & theirs.keys())
     if not keys:
         return None
-    differences = np.array([ours[k] - theirs[k] for k in keys])
-    better = higher_is_better(metric)
-    gains = differences if better else -differences
-    interval = bootstrap_interval(differences, [k[0] for k in keys], cfg.resamples, cfg.bootstrap_seed)
+    differences, clusters = np.array([ours[k] - theirs[k] for k in keys]), [k[0] for k in keys]
+    by_prompt, names = cluster_means(differences, clusters), sorted(set(clusters))
+    better = direction(metric)
+    share = _headroom(cfg, dict(zip(names, by_prompt.tolist(), strict=True)), values, metric)
+    won = None if better is None else wins(by_prompt if better else -by_prompt)
+    interval = partial(bootstrap_interval, resamples=cfg.resamples, seed=cfg.bootstrap_seed)
     return {
         "arm": arm,
         "against": against,
         "metric": metric,
+        "family": family_of(metric, cfg.primary),
         "higher_is_better": better,
         "mean_difference": float(differences.mean()),
-        "ci95": list(interval),
-        "win_rate": float((gains > 0).mean() + 0.5 * (gains == 0).mean()),
+        "ci95": list(interval(differences, clusters)),
+        "win_rate": None if won is None else float(won.mean()),
+        "win_rate_ci95": None if won is None else list(interval(won, names)),
+        "p": wilcoxon_p(by_prompt),
+        "mde": minimum_detectable_effect(by_prompt),
+        "headroom_share": share and share[0],
+        "headroom_ci95": share and list(share[1]),
         "n": len(keys),
+        "prompts": len(names),
     }
 
 
+def _headroom(
+    cfg: EvaluateConfig, differences: Mapping[str, float], values: Mapping[str, Values], metric: str
+) -> tuple[float, tuple[float, float]] | None:
+    """The difference as a share of what the truth has over the base; None unless the truth is clearly better."""
+    if metric not in WITH_HEADROOM:
+        return None
+    base, truth = (_by_prompt(values[arm].get(metric, {})) for arm in (BASE, TRUTH))
+    names = sorted(differences.keys() & base.keys() & truth.keys())
+    if not names:
+        return None
+    room = np.array([truth[n] - base[n] for n in names])
+    low, high = bootstrap_interval(room, names, cfg.resamples, cfg.bootstrap_seed)
+    if not (low > 0 if direction(metric) else high < 0):
+        return None
+    gained = np.array([differences[n] for n in names])
+    interval = ratio_interval(gained, room, cfg.resamples, cfg.bootstrap_seed)
+    return (float(gained.mean() / room.mean()), interval) if all(map(math.isfinite, interval)) else None
+
+
+def _by_prompt(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
+    if not values:
+        return {}
+    clusters = [prompt_id for prompt_id, _ in values]
+    means = cluster_means(np.array(list(values.values())), clusters)
+    return dict(zip(sorted(set(clusters)), means.tolist(), strict=True))
+
+
+def _with_holm(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    families: dict[str, list[int]] = defaultdict(list)
+    for i, compared in enumerate(comparisons):
+        families[compared["family"]].append(i)
+    corrected = {
+        i: p
+        for members in families.values()
+        for i, p in zip(members, holm([comparisons[i]["p"] for i in members]), strict=True)
+    }
+    return [c | {"holm_p": corrected[i]} for i, c in enumerate(comparisons)]
+
+
+def _verdict(compared: Mapping[str, Any], guards: Mapping[str, Sequence[str]]) -> str:
+    """A difference counts where the interval and the corrected p agree and the winner keeps the guards."""
+    if compared["family"] in ("guard", "spread"):
+        return "neither"
+    low, high = compared["ci95"]
+    if low <= 0 <= high or compared["holm_p"] >= LEVEL:
+        return "unclear"
+    verdict = "better" if (low > 0) == compared["higher_is_better"] else "worse"
+    winner = compared["arm" if verdict == "better" else "against"]
+    return "disqualified" if guards.get(winner) else verdict
+
+
 def _evaluate_arm(
-    cfg: EvaluateConfig, arm: str, lora: Path | None, prompts: Path, out: Path, workers: int
+    cfg: EvaluateConfig, name: str, arm: Arm, prompts: Path, out: Path, workers: int
 ) -> list[EvalRow]:
-    strength = cfg.strengths.get(arm, cfg.sample.lora_strength)
+    seeds = cfg.sample.candidates
     drawn = cfg.sample.model_copy(
-        update={"lora": None if lora is None else str(lora), "lora_strength": strength}
+        update={
+            "lora": arm.lora,
+            "lora_strength": arm.strength,
+            "model": arm.model or cfg.sample.model,
+            "family": arm.family or cfg.sample.family,
+            "candidates": seeds * arm.best_of,
+        }
     )
-    samples = sample.run(drawn, prompts, out / "samples" / arm, workers=workers)
-    scored = score.run(cfg.score, samples, out / "scores" / arm, prompts=prompts, workers=workers)
+    samples = sample.run(drawn, prompts, out / "samples" / name, workers=workers)
+    scored = score.run(cfg.score, samples, out / "scores" / name, prompts=prompts, workers=workers)
     scores = {s.id: s for s in read_rows(scored, Score)}
-    rows = []
-    for candidate in read_rows(samples, Candidate):
-        # A candidate that failed was not scored; its own row says why.
-        found = scores.get(candidate.id, candidate)
-        assert candidate.seed is not None
-        rows.append(
-            EvalRow(
-                id=f"{arm}/{candidate.id}",
-                status=found.status,
-                reason=found.reason,
-                arm=arm,
-                prompt_id=candidate.prompt_id,
-                seed=candidate.seed,
-                video=candidate.video and f"samples/{arm}/{candidate.video}",
-                metrics=found.metrics if isinstance(found, Score) else {},
-            )
-        )
-    return rows
+    return [_row(name, arm, pool, scores) for pool in _pools(read_rows(samples, Candidate), seeds)]
 
 
-def _check(cfg: EvaluateConfig, arms: list[str]) -> None:
+def _videos(rows: Sequence[EvalRow], out: Path) -> dict[tuple[str, str], list[Path]]:
+    """By arm and prompt."""
+    videos: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for row in rows:
+        if row.status == "ok" and row.video is not None:
+            videos[row.arm, row.prompt_id].append(out / row.video)
+    return videos
+
+
+def _pools(candidates: Sequence[Candidate], seeds: int) -> Iterator[list[Candidate]]:
+    """The videos among which each (prompt, seed) chooses: the seed's own first, then every `seeds`-th after it."""
+    by_prompt: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        by_prompt[candidate.prompt_id].append(candidate)
+    for drawn in by_prompt.values():
+        yield from (drawn[first::seeds] for first in range(seeds))
+
+
+def _row(name: str, arm: Arm, pool: Sequence[Candidate], scores: Mapping[str, Score]) -> EvalRow:
+    own, judged = pool[0], {c.id: scores[c.id] for c in pool if c.id in scores}
+    assert own.seed is not None
+    chosen = own.id if arm.best_of == 1 else best_id(arm.best_by, list(judged.values()))
+    row = EvalRow(id=f"{name}/{own.id}", arm=name, prompt_id=own.prompt_id, seed=own.seed)
+    if chosen is None:
+        reason = f"none of its {arm.best_of} videos could be judged by {arm.best_by}"
+        return row.model_copy(update={"status": "failed", "reason": reason})
+    candidate = next(c for c in pool if c.id == chosen)
+    # A candidate that failed was not scored; its own row says why.
+    found = judged.get(chosen, candidate)
+    return row.model_copy(
+        update={
+            "status": found.status,
+            "reason": found.reason,
+            "video": candidate.video and f"samples/{name}/{candidate.video}",
+            "metrics": found.metrics if isinstance(found, Score) else {},
+        }
+    )
+
+
+def _without_paths(cfg: EvaluateConfig) -> EvaluateConfig:
+    """What lies on disk is compared by content, not by where it lies."""
+    arms = {
+        name: arm.model_copy(update={"lora": arm.lora and "given", "model": arm.model and "given"})
+        for name, arm in cfg.arms.items()
+    }
+    drawn = cfg.sample.model_copy(update={"model": "given", "lora": None})
+    return cfg.model_copy(update={"arms": arms, "sample": drawn})
+
+
+def _inputs(cfg: EvaluateConfig, prompts: Path) -> dict[str, Path]:
+    loras = {f"lora_{name}": lora_folder(arm.lora) for name, arm in cfg.arms.items() if arm.lora}
+    models = {f"model_{name}": model_folder(arm.model) for name, arm in cfg.arms.items() if arm.model}
+    return {"prompts": prompts, "model": model_folder(cfg.sample.model), **loras, **models}
+
+
+def _check_arms(cfg: EvaluateConfig) -> None:
     score.check(cfg.score)
-    for name in {n for pair in cfg.comparisons for n in pair}:
-        if name not in arms:
-            raise InputError(f"cannot compare unknown arm '{name}'; arms are {', '.join(arms)}")
-    for name in cfg.strengths:
-        if name not in arms or name == BASE:
-            raise InputError(f"a strength is given for '{name}', which is no LoRA that is compared")
-    kin = KIN if cfg.trained_by in KIN else {cfg.trained_by}
-    if cfg.trained_by and not set(score.metric_names(cfg.score)) - kin - set(GUARDED):
+    for name in cfg.arms:
+        if name in (BASE, TRUTH) or not name or name.startswith(".") or "/" in name:
+            raise InputError(
+                f"an arm cannot be called '{name}': it names a folder, and {BASE} and {TRUTH} are taken"
+            )
+    for name in {n for pair in cfg.compared for n in pair}:
+        if name not in (BASE, *cfg.arms):
+            raise InputError(f"cannot compare unknown arm '{name}'; arms are {', '.join((BASE, *cfg.arms))}")
+
+
+def _check_judges(cfg: EvaluateConfig, worlds: Worlds) -> None:
+    measured = set(score.metric_names(cfg.score))
+    for name, arm in cfg.arms.items():
+        if arm.best_of > 1 and arm.best_by not in measured:
+            raise InputError(f"arm '{name}' is selected by '{arm.best_by}', which is not among the metrics")
+    if cfg.sample.candidates > 1 and any(worlds.values()):
+        measured |= BETWEEN_SEEDS.keys() - {SPREAD}
+    judges = measured - set(GUARDED)
+    if cfg.primary is not None and cfg.primary not in judges:
         raise InputError(
-            f"the arms were trained by '{cfg.trained_by}' and nothing else would judge them: add other metrics"
+            f"the primary '{cfg.primary}' is not among the metrics that judge: {', '.join(sorted(judges))}"
         )
+    for name, made_by in ({} if cfg.allow_circular else circular(cfg)).items():
+        if cfg.primary in made_by:
+            raise InputError(
+                f"the primary '{cfg.primary}' judges by what made arm '{name}': name another one, or allow it "
+                "(--allow-circular)"
+            )
+        if not judges - set(made_by):
+            raise InputError(
+                f"arm '{name}' was trained or selected by {', '.join(made_by)} and nothing else would judge it: add "
+                "other metrics, or allow it (--allow-circular)"
+            )
+
+
+def _kin(metric: str | None) -> set[str]:
+    if metric is None:
+        return set()
+    return KIN if metric in KIN else {metric}

@@ -236,7 +236,7 @@ def _evaluation_text(origin: Origin) -> str:
         return "None is known."
     rows = []
     for found in origin.evaluation["comparisons"]:
-        if found["arm"] not in origin.arms:
+        if found["arm"] not in origin.arms or found["higher_is_better"] is None:
             continue
         low, high = found["ci95"]
         rows.append((
@@ -311,14 +311,11 @@ def _evaluated(lora: Path, evaluation: Path | None) -> dict[str, Any]:
     read_manifest(folder)
     own = lora if lora.is_dir() else lora.parent
     ours = {hash_input(path) for path in (lora, own, own / LORA_FILES[0]) if path.exists()}
-    config = recorded["config"]
-    strengths = config.get("strengths", {})
+    # A best-of-N of it says what selection adds, not what the LoRA does.
     arms = {
-        name.removeprefix("lora_"): strengths.get(
-            name.removeprefix("lora_"), config["sample"]["lora_strength"]
-        )
-        for name, digest in recorded["inputs"].items()
-        if name.startswith("lora_") and digest in ours
+        name: arm["strength"]
+        for name, arm in recorded["config"]["arms"].items()
+        if recorded["inputs"].get(f"lora_{name}") in ours and arm["best_of"] == 1
     }
     if not arms:
         raise InputError(f"none of the arms of {folder} is {lora}")

@@ -31,8 +31,15 @@ from videogpa.report.findings import (
     remarks,
 )
 from videogpa.report.page import PAGE, render, replacing
-from videogpa.report.table import metric_facts, table_rows
-from videogpa.stages.evaluate import BASE, LARGEST_MOTION_CHANGE, SMALLEST_SHARPNESS
+from videogpa.report.table import MetricFacts, Role, metric_facts, table_rows
+from videogpa.stages.evaluate import (
+    BASE,
+    LARGEST_MOTION_CHANGE,
+    SMALLEST_SHARPNESS,
+    SUMMARY,
+    TRUTH,
+    family_of,
+)
 from videogpa.types import CONSISTENCY, Candidate, EvalRow, PreferencePair, Prompt, Score
 
 GUARDS = {
@@ -42,6 +49,7 @@ GUARDS = {
 EXAMPLES = 5
 PAIRS_SHOWN = 3
 DATA = "data"
+LORAS = "lora"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +68,11 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """Everything that the page is made from, read and complete."""
+    """Everything that the page is made from, read and complete.
+
+    `primary` is what the page is about; `shown` is the metric that ranks clips and stands beside them, which is
+    another one where the primary looks at all seeds together.
+    """
 
     folder: Path
     evaluation: Path
@@ -75,8 +87,19 @@ class FinishedRun:
     trainings: dict[str, Training]
     rows: list[EvalRow]
     summary: Summary
-    primary: str
+    trained_by: str | None
     pair_metric: str
+
+    @property
+    def primary(self) -> str:
+        """The metric named before the data, else the one that made the preferences."""
+        return self.summary.primary or self.trained_by or CONSISTENCY
+
+    @property
+    def shown(self) -> str:
+        """The primary where single clips have it, else the one that made the preferences."""
+        measured = any(self.primary in row.metrics for row in self.rows)
+        return self.primary if measured else self.trained_by or CONSISTENCY
 
     @property
     def slots(self) -> dict[str, int]:
@@ -95,7 +118,7 @@ def run(run_folder: Path, evaluation: Path, out: Path) -> Path:
     with replacing(out) as page:
         context = _context(finished, page)
         (page / DATA).mkdir()
-        for name in ("summary.json", ROWS):
+        for name in (SUMMARY, ROWS):
             shutil.copyfile(evaluation / name, page / DATA / name)
         (page / PAGE).write_text(render("page.html", context), encoding="utf-8")
     return out
@@ -116,12 +139,11 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
         "evaluation": evaluation,
     }
     _require_complete(folder, parts)
-    summary = read_summary(evaluation / "summary.json")
-    loras = {arm: folder / "lora" / arm for arm in summary.arms if arm != BASE}
+    summary = read_summary(evaluation / SUMMARY)
+    loras = {arm: folder / LORAS / arm for arm in _trained(evaluation)}
     _require_complete(folder, {f"LoRA {arm}": lora for arm, lora in loras.items()})
     parts |= {f"LoRA {arm}": lora for arm, lora in loras.items()}
     records = {name: json.loads((path / CONFIG).read_bytes()) for name, path in parts.items()}
-    trained_by = records["evaluation"]["config"]["trained_by"]
     return FinishedRun(
         folder=folder,
         evaluation=evaluation,
@@ -140,7 +162,7 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
         },
         rows=read_rows(evaluation, EvalRow),
         summary=summary,
-        primary=trained_by or CONSISTENCY,
+        trained_by=records["evaluation"]["config"]["trained_by"],
         pair_metric=records["pairs"]["config"]["metric"],
     )
 
@@ -148,8 +170,8 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
 def _context(run: FinishedRun, page: Path) -> dict[str, Any]:
     """What the template writes; clips are put beside the page on the way."""
     names = dict.fromkeys(m for values in run.summary.arms.values() for m in values)
-    facts = [metric_facts(name, run.primary, list(GUARDS)) for name in names]
-    truth = [f.name for f in facts if f.role == "truth"]
+    facts = [_facts(run, name) for name in names]
+    truth = [f.name for f in facts if f.role in ("truth", "between_seeds")]
     return {
         "name": run.folder.absolute().name,
         "headline": headline(run.summary, run.primary, truth),
@@ -157,12 +179,13 @@ def _context(run: FinishedRun, page: Path) -> dict[str, Any]:
         "caveat": caveat(len({r.prompt_id for r in run.rows})),
         "remarks": remarks(run.summary, [g for g in GUARDS if g in names]),
         "summary": run.summary,
-        "primary": run.primary,
+        "shown": run.shown,
         "groups": table_rows(run.summary, facts),
         "facts": facts,
         "limits": GUARDS,
         "arm_slots": run.slots,
         "base": BASE,
+        "truth": TRUTH,
         "held_out": _held_out(run),
         "examples": _examples(run, page),
         "preferences": _preferences(run, page),
@@ -170,6 +193,13 @@ def _context(run: FinishedRun, page: Path) -> dict[str, Any]:
         "training_figures": _training_figures(run),
         "provenance": _provenance(run),
     }
+
+
+def _facts(run: FinishedRun, name: str) -> MetricFacts:
+    role: Role = family_of(name, run.summary.primary)
+    if role == "other" and name == run.trained_by:
+        role = "made"
+    return metric_facts(name, role)
 
 
 def _held_out(run: FinishedRun) -> dict[str, Any]:
@@ -186,10 +216,10 @@ def _examples(run: FinishedRun, page: Path) -> dict[str, Any] | None:
     if not run.summary.sides:
         return None
     arm, against = run.summary.sides[0]
-    comparison = run.summary.compared(arm, against).get(run.primary)
+    comparison = run.summary.compared(arm, against).get(run.shown)
     if comparison is None:
         return None
-    values = {(r.arm, r.prompt_id, r.seed): r.metrics.get(run.primary) for r in run.rows}
+    values = {(r.arm, r.prompt_id, r.seed): r.metrics.get(run.shown) for r in run.rows}
     sign = 1 if comparison.higher_is_better else -1
     gains = sorted(
         (
@@ -221,7 +251,7 @@ def _examples(run: FinishedRun, page: Path) -> dict[str, Any] | None:
         "places": places,
         "shown": shown,
         "median": shown[len(shown) // 2],
-        "figure": ranked_gains([g for g, *_ in gains], lettered, run.primary),
+        "figure": ranked_gains([g for g, *_ in gains], lettered, run.shown),
     }
 
 
@@ -235,17 +265,17 @@ def _arm_clips(run: FinishedRun, page: Path, prompt_id: str, seed: int, letter: 
         source = _arm_source(run, row, f"{letter}-{row.arm}")
         if world is not None and not clips:
             clips.append(show_truth(world, source.master, page, f"{letter}-truth"))
-        value = row.metrics.get(run.primary)
+        value = row.metrics.get(run.shown)
         clips.append(show(source, page, label=row.arm, value=value, slot=run.slots.get(row.arm)))
     return clips
 
 
 def _arm_source(run: FinishedRun, row: EvalRow, name: str) -> SourceClip:
-    id = row.id.removeprefix(f"{row.arm}/")
+    video = Path(str(row.video))
     return SourceClip(
         name=name,
-        master=run.evaluation / str(row.video),
-        geometry=run.evaluation / "scores" / row.arm / "geometry" / f"{id}.safetensors",
+        master=run.evaluation / video,
+        geometry=run.evaluation / "scores" / row.arm / "geometry" / f"{video.stem}.safetensors",
     )
 
 
@@ -321,6 +351,12 @@ def _curve(training: Training, column: str) -> Curve:
         held_out_steps=[step for step, _ in held_out],
         held_out_values=[float(value) for _, value in held_out],
     )
+
+
+def _trained(evaluation: Path) -> list[str]:
+    """The arms that are trainings of the run: the LoRAs as they are, not at another strength or selected from."""
+    arms = json.loads((evaluation / CONFIG).read_bytes())["config"]["arms"]
+    return [a for a, made in arms.items() if made["lora"] and made["best_of"] == 1 and made["strength"] == 1]
 
 
 def _trainings(arm: str, folder: Path, record: dict[str, Any]) -> dict[str, Training]:

@@ -16,7 +16,7 @@ from videogpa.stages.score import (
     score_videos,
     scores_as_json,
 )
-from videogpa.types import CONSISTENCY, Score
+from videogpa.types import Score
 
 
 def run(
@@ -40,9 +40,7 @@ def run(
 def measurement(cfg: ScoreConfig) -> Measurement:
     """What the pages say about how the scores came about; metrics that need a known truth have no place on them."""
     facts = {
-        name: metric_facts(name, CONSISTENCY, ())
-        for name in metric_names(cfg)
-        if "truth" not in load("metrics", name).NEEDS
+        name: metric_facts(name) for name in metric_names(cfg) if "truth" not in load("metrics", name).NEEDS
     }
     return Measurement(
         geometry=cfg.geometry,

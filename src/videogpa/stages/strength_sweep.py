@@ -9,7 +9,7 @@ from typing import Any
 from videogpa.artifact import atomic_path
 from videogpa.errors import InputError
 from videogpa.stages import evaluate
-from videogpa.stages.evaluate import BASE, EvaluateConfig
+from videogpa.stages.evaluate import BASE, SUMMARY, Arm, EvaluateConfig
 
 TABLE = "strengths.csv"
 COLUMNS = (
@@ -41,11 +41,10 @@ def run(
         raise InputError(
             f"strengths {list(strengths)}: give different ones, none of them 0, which is the base"
         )
-    swept = cfg.model_copy(update={"strengths": arms, "comparisons": tuple((arm, BASE) for arm in arms)})
-    evaluation = evaluate.run(
-        swept, prompts, dict.fromkeys(arms, lora), out / "evaluation", workers=workers, overwrite=overwrite
-    )
-    summary = json.loads((evaluation / "summary.json").read_text())
+    drawn = {name: Arm(lora=str(lora), strength=strength) for name, strength in arms.items()}
+    swept = cfg.model_copy(update={"arms": drawn, "comparisons": None})
+    evaluation = evaluate.run(swept, prompts, out / "evaluation", workers=workers, overwrite=overwrite)
+    summary = json.loads((evaluation / SUMMARY).read_text())
     with atomic_path(out / TABLE) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
