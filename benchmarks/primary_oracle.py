@@ -5,6 +5,7 @@
 RUN is a folder of `videogpa run embedded`: on its pairs the two SFT arms are trained (on chosen videos, and on videos
 taken at random). All cheats are drawn on development prompts with the base's noise, several seeds a prompt. A figure is
 the relative change of the error against the base, its 95 % interval over prompts, and the share of prompts won.
+`--lora NAME=FOLDER` measures further LoRAs the same way.
 """
 
 import csv
@@ -112,6 +113,7 @@ def main(
     seeds: int = 4,
     workers: int = 1,
     model: str = "embedded",
+    lora: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER, repeatable")] = None,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
 ) -> None:
     torch.set_num_threads(1)
@@ -132,6 +134,10 @@ def main(
     arms = {"base": drawn}
     arms |= {f"{steps} steps": drawn.model_copy(update={"steps": steps}) for steps in (4, 6)}
     arms |= {arm: drawn.model_copy(update={"lora": str(folder / "lora")}) for arm, folder in loras.items()}
+    arms |= {
+        name: drawn.model_copy(update={"lora": folder})
+        for name, folder in (entry.split("=", 1) for entry in lora or [])
+    }
     folders = {
         arm: sample.run(cfg, asked, out / "samples" / arm, workers=workers) for arm, cfg in arms.items()
     }

@@ -242,6 +242,8 @@ def test_a_published_recipe_asks_for_its_model(videogpa, tmp_path):
     code, _, err = videogpa("run", "quick", "--model", "m", "--out", tmp_path / "out")
     assert code == 2
     assert "takes no --model" in err
+    code, _, err = videogpa("run", "quick", "--evaluation-geometry", "sfm", "--out", tmp_path / "out")
+    assert (code, "--evaluation-geometry" in err) == (2, True)
 
 
 def test_an_evaluation_of_best_of_and_a_lora(videogpa, tmp_path):

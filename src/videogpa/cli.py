@@ -637,8 +637,10 @@ def run_recipe(
             ),
             "accepted_licenses": tuple(accept_license or ()), "device": device, "exact": exact,
         }  # fmt: skip
-    elif model or prompts or held_out:
-        raise InputError(f"the recipe {recipe} takes no --model, --prompts or --held-out")
+    elif model or prompts or held_out or evaluation_geometry:
+        raise InputError(
+            f"the recipe {recipe} takes no --model, --prompts, --held-out or --evaluation-geometry"
+        )
     cfg = make(**given)
     if reward is not None:
         cfg = with_reward(cfg, reward)

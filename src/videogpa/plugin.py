@@ -22,7 +22,7 @@ SHARED_MODULES = {
     },
     "metrics": {
         *("base", "warping", "perceptual", "reprojection", "exposure", "fusion", "full_size"),
-        *("between_seeds", "quick_flow"),
+        "between_seeds",
     },
     "recipes": {"published"},
     "export": {"base"},

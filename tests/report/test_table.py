@@ -6,7 +6,7 @@ from videogpa.report.table import TITLES, metric_facts, table_rows
 
 def facts(*names: str):
     roles = {"motion": "guard", "cross_view": "primary", "oracle_psnr": "truth", "oracle_flow_epe": "truth"}
-    roles |= {"oracle_bias2": "between_seeds", "oracle_variance": "spread", "consistency": "made"}
+    roles |= {"oracle_bias2": "between_seeds", "oracle_variance": "neither", "consistency": "made"}
     return [metric_facts(name, roles.get(name, "other")) for name in names]
 
 
@@ -67,7 +67,7 @@ def test_what_has_no_better_says_so_and_has_no_wins():
     }
     spread = found.comparisons[0].model_copy(update=none)
     (row,) = table_rows(found.model_copy(update={"comparisons": [spread]}), facts("oracle_variance"))[
-        TITLES["spread"]
+        TITLES["neither"]
     ]
     assert row.metric.higher_is_better is None
     assert row.metric.unit == "intensity²"

@@ -1,3 +1,4 @@
+import json
 from unittest.mock import Mock
 
 import numpy as np
@@ -5,11 +6,13 @@ import torch
 from diffusers import WanTransformer3DModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from videogpa.weights import model_folder
 from videogpa.world.generator import FLOW_SHIFT, build_text_encoder, build_tokenizer
 from videogpa.world.paths import MOVES, parse_move
 from videogpa.world.scene import sample_scene
-from videogpa.world.train_generator import embed, flow_loss, mirror_caption, stratified_sigmas
+from videogpa.world.train_generator import embed, flow_loss, mirror_caption, stratified_sigmas, train
 
 seeds = st.integers(0, 10**6)
 
@@ -102,3 +105,22 @@ def test_prompt_embeddings_are_zero_after_the_end_and_do_not_depend_on_the_paddi
     assert torch.equal(
         among_padding[:, short.shape[1] :], torch.zeros_like(among_padding[:, short.shape[1] :])
     )
+
+
+def test_a_model_that_is_trained_further_by_no_step_is_the_same(tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    np.save(clips / "00000000.npy", np.zeros((65, 9, 48, 48, 3), np.uint8))
+    (clips / "00000000.json").write_text(json.dumps(["a room"] * 65))
+    shipped = model_folder("embedded")
+    train(
+        tmp_path / "out", clips, steps=0, batch=1, seed=0, lr=1e-3, cooldown=0.5, threads=1, compile_blocks=False,
+        start_from=shipped,
+    )  # fmt: skip
+    for part in ("transformer/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"):
+        ours, theirs = (
+            load_file(folder / f"{part}.safetensors") for folder in (tmp_path / "out/pipeline", shipped)
+        )
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert json.loads((tmp_path / "out/training.json").read_text())["continued"]

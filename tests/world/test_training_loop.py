@@ -14,7 +14,7 @@ class Interruption(Exception):
     """Stands for whatever ends a process."""
 
 
-def run(out, *, stop_at=None, **options):
+def run(out, *, stop_at=None, plan=PLAN, **options):
     """The averaged weights that a little regression ends with."""
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
@@ -29,7 +29,7 @@ def run(out, *, stop_at=None, **options):
         assert not model.training
         return {"size": model.weight.norm().item()}
 
-    train(model, [model.weight], out, PLAN, loss_of=loss_of, validate=validate, description="test", **options)
+    train(model, [model.weight], out, plan, loss_of=loss_of, validate=validate, description="test", **options)
     return {k: v.clone() for k, v in model.state_dict().items()}
 
 
@@ -42,6 +42,15 @@ def test_the_rate_rises_stays_and_falls():
     expected = [0.05, 0.1, 0.1, 0.1, 0.1, 0.075, 0.05, 0.025]
     assert [PLAN.rate(step) for step in range(8)] == pytest.approx(expected)
     assert replace(PLAN, warmup=1).rate(0) == pytest.approx(0.1)
+
+
+def test_products_in_bfloat16_end_near_float32_with_weights_in_float32(tmp_path):
+    exact = run(tmp_path / "float32")
+    rough = run(tmp_path / "bfloat16", plan=replace(PLAN, bfloat16=True))
+    for name, value in rough.items():
+        assert value.dtype == torch.float32
+        assert not torch.equal(value, exact[name])
+        torch.testing.assert_close(value, exact[name], atol=0.05, rtol=0)
 
 
 def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path):

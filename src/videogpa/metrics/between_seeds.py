@@ -6,6 +6,7 @@ and the variance not at all, because their noises are independent.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -14,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videogpa.errors import CannotJudge
-from videogpa.geometry.flow import flow_from_first
+from videogpa.geometry.flow import flow_from_first, luma
 from videogpa.metrics.base import Truth
-from videogpa.metrics.sharpness import LUMA
 from videogpa.tensors import Video
 
 Videos = Float[Tensor, "s t 3 h w"]
@@ -71,21 +71,29 @@ def variance(videos: Videos, truth: Truth) -> float:
     return videos[:, 1:].var(0).mean().item()
 
 
-BETWEEN_SEEDS: dict[str, Callable[[Videos, Truth], float]] = {
-    "oracle_bias2": bias2,
-    "oracle_gradient_bias2": gradient_bias2,
-    "oracle_flow_bias2": flow_bias2,
-    "oracle_variance": variance,
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """A measure of all videos of a prompt. `higher_is_better` is None where neither is."""
+
+    measure: Callable[[Videos, Truth], float]
+    unit: str
+    higher_is_better: bool | None = False
+
+
+BETWEEN_SEEDS = {
+    "oracle_bias2": Together(measure=bias2, unit="intensity²"),
+    "oracle_gradient_bias2": Together(measure=gradient_bias2, unit="intensity²"),
+    "oracle_flow_bias2": Together(measure=flow_bias2, unit="pixels²"),
+    "oracle_variance": Together(measure=variance, unit="intensity²", higher_is_better=None),
 }
-"""By the names under which an evaluation reports them. Lower is better, except that variance is neither."""
+"""By the names under which an evaluation reports them."""
 
 
 def gradients(video: Video) -> Float[Tensor, "t 2 h w"]:
     """The luma's differences to the right and the lower neighbour; 0 beyond the border."""
-    luma = (video * video.new_tensor(LUMA).view(3, 1, 1)).sum(1)
-    luma = F.pad(luma, (0, 1, 0, 1), mode="replicate")
-    corner = luma[:, :-1, :-1]
-    return torch.stack([luma[:, :-1, 1:] - corner, luma[:, 1:, :-1] - corner], 1)
+    gray = F.pad(luma(video), (0, 1, 0, 1), mode="replicate")
+    corner = gray[:, :-1, :-1]
+    return torch.stack([gray[:, :-1, 1:] - corner, gray[:, 1:, :-1] - corner], 1)
 
 
 def _require(videos: Videos, truth: Truth) -> None:

@@ -7,9 +7,8 @@ or not; here it is DIS and the length of the flow itself.
 from itertools import pairwise
 
 from videogpa.errors import CannotJudge
-from videogpa.geometry.flow import require_texture
+from videogpa.geometry.flow import QUICK_SIDE, flow_between, require_texture
 from videogpa.metrics.base import Clip, Need
-from videogpa.metrics.quick_flow import quick_flow
 
 HIGHER_IS_BETTER = True
 """As for `motion`: a guard that should stay where the base model had it, never a reward."""
@@ -34,7 +33,7 @@ def measure(clip: Clip) -> float:
     if len(clip.frames) < 2:
         raise CannotJudge("a single frame has no motion")
     require_texture(clip.frames)
-    flow = quick_flow(clip.frames, pairwise(range(len(clip.frames))))
+    flow = flow_between(clip.frames, pairwise(range(len(clip.frames))), QUICK_SIDE)
     lengths = flow.square().sum(1).sqrt().flatten(1)
     largest = lengths.topk(max(1, round(LARGEST * lengths.shape[1])), dim=1).values
     return largest.mean().item() / max(clip.frames.shape[-2:])

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videogpa.geometry.base import GeometryPrediction
-from videogpa.geometry.flow import LUMA
+from videogpa.geometry.flow import luma
 from videogpa.metrics.cross_view import OCCLUSION
 from videogpa.metrics.warping import field_of, see
 
@@ -38,15 +38,15 @@ def log_exposure(prediction: GeometryPrediction) -> Float[Tensor, " t"]:
     """
     images = prediction.images
     count = len(images)
-    luma = (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-    field = field_of(prediction, luma)
+    gray = luma(images)[:, None]
+    field = field_of(prediction, gray)
     steps, ratios = [], []
     for t in range(count):
         for s in (t - 1, t + 1):
             if not 0 <= s < count:
                 continue
             views = see(field, t, [s])
-            other, own = views.values[0, 0], luma[t, 0]
+            other, own = views.values[0, 0], gray[t, 0]
             usable = views.inside[0] & (views.depth_gap[0] < OCCLUSION) & (other > DARKEST) & (own > DARKEST)
             if usable.sum() >= FEWEST_PIXELS:
                 steps.append((t, s))

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from videogpa.errors import CannotJudge
 from videogpa.geometry.cameras import pixel_grid
-from videogpa.geometry.flow import require_texture
+from videogpa.geometry.flow import QUICK_SIDE, flow_between, require_texture
 from videogpa.metrics.base import Clip, Need
-from videogpa.metrics.quick_flow import quick_flow
 from videogpa.tensors import Flow, Mask, Video
 
 HIGHER_IS_BETTER = True
@@ -79,7 +78,7 @@ def interpolate(frames: Video) -> Middle:
     are found by one step from the flow at the pixel itself (cf. Jiang et al., Super SloMo, CVPR 2018, eq. 4).
     """
     forth = list(pairwise(range(len(frames))))
-    there, back = quick_flow(frames, [*forth, *((j, i) for i, j in forth)]).chunk(2)
+    there, back = flow_between(frames, [*forth, *((j, i) for i, j in forth)], QUICK_SIDE).chunk(2)
     half = (there - back) / 4
     there, back = _sample(there, -half, "bilinear"), _sample(back, half, "bilinear")
     half = (there - back) / 4

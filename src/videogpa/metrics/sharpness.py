@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from videogpa.errors import CannotJudge
+from videogpa.geometry.flow import luma
 from videogpa.metrics.base import Clip, Need
 
 HIGHER_IS_BETTER = True
@@ -11,7 +12,6 @@ UNIT = "intensity"
 SOURCE = "mean absolute Laplacian; compare arms with each other, not scenes"
 NEEDS: frozenset[Need] = frozenset()
 
-LUMA = (0.299, 0.587, 0.114)
 LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 
 
@@ -25,6 +25,5 @@ def measure(clip: Clip) -> float:
     """
     if len(clip.frames) < 2 or min(clip.frames.shape[-2:]) < 3:
         raise CannotJudge("sharpness needs two frames of at least 3×3 pixels")
-    weights = clip.frames.new_tensor(LUMA).view(3, 1, 1)
-    luma = (clip.frames[1:] * weights).sum(1, keepdim=True)
-    return F.conv2d(luma, torch.tensor([[LAPLACIAN]]).to(luma)).abs().mean().item()
+    gray = luma(clip.frames[1:])[:, None]
+    return F.conv2d(gray, torch.tensor([[LAPLACIAN]]).to(gray)).abs().mean().item()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videogpa.errors import CannotJudge
-from videogpa.geometry.flow import LUMA, require_texture
+from videogpa.geometry.flow import luma, require_texture
 from videogpa.metrics.base import Clip, Need
 from videogpa.tensors import Video
 
@@ -94,8 +94,7 @@ def found_again(parts: Descriptors, among: Descriptors) -> Float[Tensor, " t"]:
 
 def _by_direction(frames: Video) -> Float[Tensor, "t directions h w"]:
     """Slope of the luma, shared out among directions by the third power of the cosine, where that is above 0."""
-    luma = (frames * frames.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-    around = F.pad(luma, (1, 1, 1, 1), mode="replicate")
+    around = F.pad(luma(frames)[:, None], (1, 1, 1, 1), mode="replicate")
     across = (around[..., 1:-1, 2:] - around[..., 1:-1, :-2]) / 2
     down = (around[..., 2:, 1:-1] - around[..., :-2, 1:-1]) / 2
     angles = torch.arange(DIRECTIONS).to(frames).view(-1, 1, 1) * (2 * math.pi / DIRECTIONS)

@@ -8,14 +8,14 @@ from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.plugin import load
 from videogpa.report.findings import Comparison, Summary, Verdict, decimals, number, percent
 
-Role = Literal["primary", "made", "between_seeds", "truth", "other", "spread", "guard"]
+Role = Literal["primary", "made", "between_seeds", "truth", "other", "neither", "guard"]
 TITLES: dict[Role, str] = {
     "primary": "The primary, named before the data: the one that decides",
     "made": "The score that made the preferences",
     "between_seeds": "All seeds of a prompt together, against the true continuation",
     "truth": "Every video against the true continuation",
     "other": "Other scores",
-    "spread": "Spread between seeds, neither better nor worse",
+    "neither": "Neither better nor worse",
     "guard": "Guards: a gain that costs these does not count",
 }
 REACH = 46
@@ -85,15 +85,15 @@ def metric_facts(name: str, role: Role = "other") -> MetricFacts:
         InputError: no such metric.
     """
     if name in BETWEEN_SEEDS:
-        definition = " ".join((BETWEEN_SEEDS[name].__doc__ or "").split("\n\n")[0].split())
-        source = "this project"
-        unit = "pixels²" if "flow" in name else "intensity²"
-        higher_is_better = None if role == "spread" else False
+        together = BETWEEN_SEEDS[name]
+        definition = " ".join((together.measure.__doc__ or "").split("\n\n")[0].split())
+        unit, source = together.unit, "this project"
+        higher_is_better = together.higher_is_better
     else:
         module = load("metrics", name)
         definition = (module.__doc__ or "").split("\n")[0]
         unit, source = module.UNIT, module.SOURCE
-        higher_is_better = module.HIGHER_IS_BETTER
+        higher_is_better = None if role == "neither" else module.HIGHER_IS_BETTER
     return MetricFacts(
         name=name,
         role=role,

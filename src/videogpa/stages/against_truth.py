@@ -121,7 +121,7 @@ def _make_measurer(cfg: ScoreConfig) -> Callable[[_Together], BetweenSeedsRow]:
         reasons = []
         for name, together in BETWEEN_SEEDS.items():
             try:
-                values[name] = together(videos, truth)
+                values[name] = together.measure(videos, truth)
             except CannotJudge as unknown:
                 values[name] = None
                 reasons.append(f"{name}: {unknown}")

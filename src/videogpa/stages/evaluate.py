@@ -45,13 +45,15 @@ KIN = {"consistency", "cross_view"}
 GUARDED = ("sharpness", "motion")
 SMALLEST_SHARPNESS = 0.95
 LARGEST_MOTION_CHANGE = 0.05
-SPREAD = "oracle_variance"
+NEITHER = {"dynamic_degree"} | {
+    name for name, together in BETWEEN_SEEDS.items() if together.higher_is_better is None
+}
 """Reported, but neither better nor worse."""
-Family = Literal["primary", "between_seeds", "truth", "other", "guard", "spread"]
+Family = Literal["primary", "between_seeds", "truth", "other", "guard", "neither"]
 """Metrics whose tests are corrected together."""
 WITH_HEADROOM = {
     *("oracle_warp", "oracle_flow_epe", "consistency", "depth_agreement", "perceptual_drift"),
-    *(BETWEEN_SEEDS.keys() - {SPREAD}),
+    *(BETWEEN_SEEDS.keys() - NEITHER),
 }
 """Metrics whose value for the true video is a ceiling to reach. Similarity to the truth itself has none to measure."""
 
@@ -202,17 +204,19 @@ def circular(cfg: EvaluateConfig) -> dict[str, list[str]]:
 
 def direction(metric: str) -> bool | None:
     """Whether higher is better; None where neither is."""
-    if metric in BETWEEN_SEEDS:
-        return None if metric == SPREAD else False
-    return higher_is_better(metric)
+    if metric in NEITHER:
+        return None
+    return False if metric in BETWEEN_SEEDS else higher_is_better(metric)
 
 
 def family_of(metric: str, primary: str | None) -> Family:
     """The family of a metric's tests."""
     if metric == primary:
         return "primary"
+    if metric in NEITHER:
+        return "neither"
     if metric in BETWEEN_SEEDS:
-        return "spread" if metric == SPREAD else "between_seeds"
+        return "between_seeds"
     if metric in GUARDED:
         return "guard"
     return "truth" if "truth" in load("metrics", metric).NEEDS else "other"
@@ -336,7 +340,7 @@ def _with_holm(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _verdict(compared: Mapping[str, Any], guards: Mapping[str, Sequence[str]]) -> str:
     """A difference counts where the interval and the corrected p agree and the winner keeps the guards."""
-    if compared["family"] in ("guard", "spread"):
+    if compared["family"] in ("guard", "neither"):
         return "neither"
     low, high = compared["ci95"]
     if low <= 0 <= high or compared["holm_p"] >= LEVEL:
@@ -438,8 +442,8 @@ def _check_judges(cfg: EvaluateConfig, worlds: Worlds) -> None:
         if arm.best_of > 1 and arm.best_by not in measured:
             raise InputError(f"arm '{name}' is selected by '{arm.best_by}', which is not among the metrics")
     if cfg.sample.candidates > 1 and any(worlds.values()):
-        measured |= BETWEEN_SEEDS.keys() - {SPREAD}
-    judges = measured - set(GUARDED)
+        measured |= BETWEEN_SEEDS.keys()
+    judges = measured - set(GUARDED) - NEITHER
     if cfg.primary is not None and cfg.primary not in judges:
         raise InputError(
             f"the primary '{cfg.primary}' is not among the metrics that judge: {', '.join(sorted(judges))}"
