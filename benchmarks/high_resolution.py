@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from videogpa.errors import CannotJudge
 from videogpa.fidelity.battery import Case, battery_scene, clean_clip, frames_of
-from videogpa.fidelity.faults import warp
+from videogpa.world.faults import warp
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import resize_intrinsics
 from videogpa.geometry.enlargement import enlarged

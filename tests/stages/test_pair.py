@@ -42,6 +42,13 @@ def test_as_many_pairs_as_asked_for_with_margins_above_the_threshold():
     assert len(form_pairs(PairConfig(pairs_per_prompt=4, min_margin=0.2), "p", group)) == 3
 
 
+def test_candidates_may_be_used_again_where_margins_are_wide():
+    group = [score(k, k / 10) for k in range(4)]
+    pairs = form_pairs(PairConfig(pairs_per_prompt=6, reuse_candidates=True), "p", group)
+    assert [round(p.margin, 6) for p in pairs] == [0.3, 0.2, 0.2, 0.1, 0.1, 0.1]
+    assert len({p.id for p in pairs}) == 6
+
+
 def test_motion_must_match():
     group = [score(0, 0.9, motion=0.5), score(1, 0.8, motion=1.0), score(2, 0.1, motion=1.05)]
     (found,) = form_pairs(PairConfig(motion_match=0.1), "p", group)

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 
 from videogpa.fidelity.degradations import DEGRADATIONS
-from videogpa.fidelity.faults import FAULTS
 from videogpa.fidelity.legitimate import LEGITIMATE, still_curtain
 from videogpa.tensors import Video
+from videogpa.world.faults import FAULTS
 from videogpa.world.paths import MOVES
 from videogpa.world.render import Render, render
 from videogpa.world.scene import Scene, sample_scene

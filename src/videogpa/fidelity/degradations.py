@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from videogpa.fidelity.faults import blurred
 from videogpa.tensors import Video
 from videogpa.video_io import read_video, write_preview
+from videogpa.world.faults import blurred
 
 Degradation = Callable[[Video, float, np.random.Generator], Video]
 

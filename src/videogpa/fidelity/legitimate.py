@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from videogpa.fidelity.faults import largest_body
 from videogpa.tensors import Video
+from videogpa.world.faults import largest_body
 from videogpa.world.render import Render, render
 from videogpa.world.scene import CAMERA_HEIGHT, SLIDE_LENGTH, Body, Scene
 from videogpa.world.texture import sample_texture

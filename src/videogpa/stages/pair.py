@@ -16,7 +16,8 @@ from videogpa.types import PreferencePair, Score
 class PairConfig(BaseModel):
     """Which candidates become pairs.
 
-    The widest margins of a prompt come first; a candidate is used once. `min_margin` is in the metric's unit.
+    The widest margins of a prompt come first; a candidate is used once, or as often as its margins win a place
+    with `reuse_candidates`. `min_margin` is in the metric's unit.
     `motion_match` 0.1 lets the motion of the two differ by 10 %: without it, the calmer of two videos tends
     to win and the model learns to stand still. `least_motion` is the smallest allowed ratio of the chosen's
     motion to the rejected's; 1 means that the chosen is never the calmer one.
@@ -26,6 +27,7 @@ class PairConfig(BaseModel):
 
     metric: str = "consistency"
     pairs_per_prompt: int = Field(default=1, ge=1)
+    reuse_candidates: bool = False
     min_margin: float = Field(default=0.0, ge=0)
     motion_match: float | None = Field(default=None, gt=0)
     least_motion: float | None = Field(default=None, gt=0)
@@ -78,7 +80,7 @@ def licenses_of(folder: Path) -> dict[str, str]:
 
 
 def form_pairs(cfg: PairConfig, prompt_id: str, group: list[Score]) -> list[PreferencePair]:
-    """Pairs of one prompt's candidates, the widest margin first, each candidate in at most one pair."""
+    """Pairs of one prompt's candidates, the widest margin first."""
     sign = 1.0 if higher_is_better(cfg.metric) else -1.0
     values, motions = judged_values(group, cfg.metric), judged_values(group, "motion")
     options = [
@@ -92,7 +94,7 @@ def form_pairs(cfg: PairConfig, prompt_id: str, group: list[Score]) -> list[Pref
     for margin, chosen, rejected in options:
         if margin <= cfg.min_margin or len(pairs) == cfg.pairs_per_prompt:
             break
-        if used & {chosen, rejected}:
+        if not cfg.reuse_candidates and used & {chosen, rejected}:
             continue
         used |= {chosen, rejected}
         pairs.append(

@@ -234,6 +234,9 @@ def main(
         "work/clips"
     ),
     count: Annotated[int, typer.Option(help="clips to render")] = 12000,
+    faulty_share: Annotated[
+        float, typer.Option(help="share of the rendered clips that is not consistent in 3D")
+    ] = 0.0,
     steps: Annotated[int, typer.Option()] = 7000,
     batch: Annotated[int, typer.Option()] = 8,
     seed: Annotated[int, typer.Option()] = 0,
@@ -252,7 +255,7 @@ def main(
     start_from: Annotated[Path | None, typer.Option(help="pipeline folder to train further")] = None,
 ) -> None:
     """Render clips if needed, then train."""
-    render_clips(clips, count=count, frames=FRAMES, size=SIZE, workers=threads)
+    render_clips(clips, count=count, frames=FRAMES, size=SIZE, workers=threads, faulty_share=faulty_share)
     train(
         out, clips, steps=steps, batch=batch, seed=seed, lr=lr, cooldown=cooldown, threads=threads,
         compile_blocks=compile_blocks, bfloat16=bfloat16, restart_from=restart_from, start_from=start_from,

@@ -6,7 +6,7 @@ import torch
 
 from videogpa.fidelity.battery import FIRST_SEED, PATTERNS, battery_scene, cases, clean_clip, frames_of
 from videogpa.fidelity.degradations import DEGRADATIONS, freeze, slow_down
-from videogpa.fidelity.faults import FAULTS, blurred, largest_body, vanish, warp
+from videogpa.world.faults import FAULTS, blurred, largest_body, vanish, warp
 from videogpa.fidelity.legitimate import LEGITIMATE, still_curtain, waving_surface
 
 FRAMES, SIZE = 5, 32
