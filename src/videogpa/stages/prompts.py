@@ -22,7 +22,10 @@ TEXT_KEYS = ("text", "prompt", "caption")
 
 
 class WorldPrompts(BaseModel):
-    """`count` procedural scenes of one split, camera moves in turn, each with its rendered first frame."""
+    """`count` procedural scenes of one split, camera moves in turn, each with its rendered first frame.
+
+    `text_only` leaves the caption alone: no first frame, and no true continuation, since the caption fits many scenes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,6 +34,7 @@ class WorldPrompts(BaseModel):
     offset: int = Field(default=0, ge=0)
     size: int = Field(default=48, ge=16)
     dynamic: bool = False
+    text_only: bool = False
 
 
 class FilePrompts(BaseModel):
@@ -59,10 +63,13 @@ def run_world(cfg: WorldPrompts, out: Path, *, overwrite: bool = False) -> Path:
             if row_id in artifact.done:
                 continue
             scene = scene_from_spec(spec)
+            if cfg.text_only:
+                artifact.append(Prompt(id=row_id, text=scene.caption))
+                continue
             image = f"images/{row_id}.png"
             write_image(out / image, render(scene, 1, cfg.size, cfg.size).rgb[0])
             artifact.append(Prompt(id=row_id, text=scene.caption, image=image, world=spec))
-        artifact.finish(ids, files=[f"images/{i}.png" for i in ids])
+        artifact.finish(ids, files=[] if cfg.text_only else [f"images/{i}.png" for i in ids])
     return out
 
 
