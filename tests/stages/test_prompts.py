@@ -36,6 +36,13 @@ def test_same_prompts_again(tmp_path):
     assert (first / "manifest.json").read_bytes() == (second / "manifest.json").read_bytes()
 
 
+def test_captions_alone_have_no_first_frame_and_no_truth(tmp_path):
+    whole = read_rows(prompts.run_world(WorldPrompts(count=2), tmp_path / "whole"), Prompt)
+    alone = read_rows(prompts.run_world(WorldPrompts(count=2, text_only=True), tmp_path / "alone"), Prompt)
+    assert [p.text for p in alone] == [p.text for p in whole]
+    assert all(p.image is None and p.world is None for p in alone)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
@@ -46,13 +53,6 @@ def test_same_prompts_again(tmp_path):
         ("a.csv", "text,other\none,1\ntwo,2\n", ["one", "two"]),
     ],
 )
-def test_captions_alone_have_no_first_frame_and_no_truth(tmp_path):
-    whole = read_rows(prompts.run_world(WorldPrompts(count=2), tmp_path / "whole"), Prompt)
-    alone = read_rows(prompts.run_world(WorldPrompts(count=2, text_only=True), tmp_path / "alone"), Prompt)
-    assert [p.text for p in alone] == [p.text for p in whole]
-    assert all(p.image is None and p.world is None for p in alone)
-
-
 def test_file_formats(tmp_path, name, content, expected):
     (tmp_path / name).write_text(content)
     out = prompts.run_files(FilePrompts(), tmp_path / name, tmp_path / "out")
