@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from tests.metrics.scenes import noise, rendered
 from videogpa.errors import CannotJudge
 from videogpa.fidelity.battery import clean_clip
-from videogpa.world.faults import melt, texture_swim, vanish
 from videogpa.metrics import subject_consistency
 from videogpa.metrics.base import Clip
+from videogpa.world.faults import melt, texture_swim, vanish
 
 
 def value(frames) -> float:
