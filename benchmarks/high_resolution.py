@@ -31,7 +31,6 @@ from torch.nn import functional as F
 
 from videogpa.errors import CannotJudge
 from videogpa.fidelity.battery import Case, battery_scene, clean_clip, frames_of
-from videogpa.world.faults import warp
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.cameras import resize_intrinsics
 from videogpa.geometry.enlargement import enlarged
@@ -42,6 +41,7 @@ from videogpa.metrics import consistency, full_size
 from videogpa.metrics.base import Clip
 from videogpa.tensors import Video
 from videogpa.video_io import write_master
+from videogpa.world.faults import warp
 from videogpa.world.render import render_from, scene_path, world_intrinsics
 
 SCENE, FRAMES, HEIGHT, WIDTH = 7, 49, 2160, 3840
