@@ -116,6 +116,11 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--best-of", "dpo=4"], "NAME that of another arm"),
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--compare", "dpo"], "is not of the form ARM:AGAINST"),
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--compare", "dpo:base"], "unknown arm 'dpo'"),
+        (["evaluate", "--out", "{tmp}/o"], "give the folder of held-out prompts"),
+        (
+            ["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--scores", "x.csv"],
+            "/o without --scores and --overwrite first",
+        ),
         (["run", "nonsense", "--out", "{tmp}/o"], "no recipes plug-in named 'nonsense'"),
         (["list", "colours"], "'colours'"),
         (["export", "{tmp}/x.mkv", "--out", "{tmp}/o", "--format", "obj"], "no export plug-in named 'obj'"),
@@ -269,3 +274,31 @@ def test_an_evaluation_of_best_of_and_a_lora(videogpa, tmp_path):
     code, _, err = videogpa(*arguments, "--trained-by", "oracle_flow_bias2")
     assert code == 2
     assert "judges by what made arm 'half'" in err
+    drawn = [row for row in map(json.loads, (tmp_path / "o/rows.jsonl").read_text().splitlines())]
+    numbers = [
+        {key: row[key] for key in ("arm", "prompt_id", "seed")} | {"metric": "dino", "value": 0.5}
+        for row in drawn
+        if row["status"] == "ok"
+    ]
+    (tmp_path / "dino.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in numbers))
+    for added in (("evaluate", "--out", tmp_path / "o"), arguments):
+        code, out, err = videogpa(*added, "--scores", tmp_path / "dino.jsonl")
+        assert code in (0, 3), err
+        assert json.loads(Path(out.strip()).read_text())["arms"]["half"]["dino"] == 0.5
+    for refused in (("--overwrite",), ("--scores", tmp_path / "none.csv")):
+        code, _, err = videogpa(*arguments, "--scores", tmp_path / "dino.jsonl", *refused)
+        assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert (tmp_path / "o/external/dino.jsonl").exists()
+
+
+def test_only_the_metrics_asked_for_without_a_geometry_model(videogpa, tmp_path):
+    write_master(tmp_path / "noise.mkv", torch.rand(4, 3, 48, 48))
+    code, out, err = videogpa(
+        "score", tmp_path / "noise.mkv", "--metric", "dynamic_degree", "--metric", "sharpness", "--reward",
+        "sharpness", "--geometry", "vggt", "--json", tmp_path / "s.json", "--workers", 1,
+    )  # fmt: skip
+    assert code == 0, err
+    assert out.split()[:3] == ["sharpness", "dynamic_degree", "video"]
+    result = json.loads((tmp_path / "s.json").read_text())
+    assert (result["geometry"], result["licenses"]) == (None, {})
+    assert set(result["videos"][0]["metrics"]) == {"sharpness", "dynamic_degree"}

@@ -1,4 +1,4 @@
-"""The quick recipe from end to end, undisturbed and killed at random instants."""
+"""The quick recipe from end to end, in one round and in two, undisturbed and killed at random instants."""
 
 import json
 import os
@@ -12,16 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from videogpa.dpo.lora_formats import read_loras
+from videogpa.errors import InputError
+from videogpa.recipes import quick
+from videogpa.run import later_round, leading_arm, with_rounds
+from videogpa.stages.evaluate import Arm
+
 KILLS = 3
 KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
 """Fresh runs that are killed, each KILLS times; raise it to try harder than a test suite has time for."""
 COMMAND = [sys.executable, "-m", "videogpa.cli", "run", "quick", "--workers", "2", "--out"]
 
 
-def start(out: Path) -> subprocess.Popen:
+def start(out: Path, *options: str) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
-        [*COMMAND, str(out)], env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True
+        [*COMMAND, str(out), *options],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -109,3 +119,101 @@ def test_a_changed_configuration_is_refused(undisturbed, tmp_path):
     process = subprocess.run([*COMMAND, str(out)], capture_output=True, text=True, check=False)
     assert process.returncode == 2
     assert "--overwrite" in process.stderr
+
+
+def times(folder: Path) -> dict[Path, int]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.fixture(scope="module")
+def two_rounds(undisturbed, tmp_path_factory):
+    """The finished run of one round, gone on with."""
+    out = tmp_path_factory.mktemp("rounds") / "run"
+    shutil.copytree(undisturbed[0], out)
+    before = times(out)
+    began = time.monotonic()
+    process = start(out, "--rounds", "2")
+    printed, _ = process.communicate()
+    assert process.returncode == 0
+    assert printed.strip().endswith("rounds/2/report/index.html")
+    changed = {path for path, written in before.items() if path.stat().st_mtime_ns != written}
+    assert not changed
+    return out, time.monotonic() - began
+
+
+def essence_of_rounds(out: Path) -> dict[str, bytes]:
+    second = out / "rounds/2"
+    files = ("pairs/rows.jsonl", "stacked/pytorch_lora_weights.safetensors", "evaluation/summary.json")
+    return essence(out) | {name: (second / name).read_bytes() for name in (*files, "doctor.json")}
+
+
+def test_the_second_round_draws_from_the_first_and_is_compared_with_it(two_rounds):
+    out, _ = two_rounds
+    second = out / "rounds/2"
+    first, later = (json.loads((f / "candidates/config.json").read_text()) for f in (out, second))
+    assert later["config"]["seed"] == first["config"]["seed"] + 1
+    assert (first["config"]["lora"], later["config"]["lora"]) == (None, "given")
+    trained = json.loads((second / "lora/dpo/config.json").read_text())
+    assert trained["inputs"]["earlier"] == later["inputs"]["lora"]
+    assert not (second / "lora/dpo_random").exists()
+    summary = json.loads((second / "evaluation/summary.json").read_text())
+    assert set(summary["arms"]) == {"base", "dpo", "dpo_random", "dpo_round_2"}
+    compared = {(c["arm"], c["against"]) for c in summary["comparisons"]}
+    assert {
+        ("dpo", "base"),
+        ("dpo", "dpo_random"),
+        ("dpo_round_2", "base"),
+        ("dpo_round_2", "dpo"),
+    } <= compared
+    one, new, both = (
+        read_loras(folder)[0]
+        for folder in (out / "lora/dpo/lora", second / "lora/dpo/lora", second / "stacked")
+    )
+    for module in both.modules:
+        error = both.change(module) - one.change(module) - new.change(module)
+        assert error.abs().max() <= 1e-5 * both.change(module).abs().max()
+    assert set(json.loads((second / "doctor.json").read_text())) == {"dpo", "dpo_random", "dpo_round_2"}
+
+
+@pytest.mark.skipif(KILL_ROUNDS < 2, reason="takes two minutes: KILL_ROUNDS=2 has it run")
+def test_two_rounds_killed_and_rerun_are_the_same(undisturbed, two_rounds, tmp_path):
+    finished, seconds = two_rounds
+    out = tmp_path / "killed"
+    shutil.copytree(undisturbed[0], out)
+    process = start(out, "--rounds", "2")
+    try:
+        process.wait(timeout=random.Random(time.time_ns()).uniform(0.1, 0.9) * seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    process = start(out, "--rounds", "2")
+    process.communicate()
+    assert process.returncode == 0
+    assert essence_of_rounds(out) == essence_of_rounds(finished)
+
+
+def test_the_first_training_that_is_no_control_goes_on():
+    cfg = quick.recipe()
+    control, dpo = cfg.trainings["dpo_random"], cfg.trainings["dpo"]
+    several = cfg.model_copy(update={"trainings": {"control": control, "dpo": dpo, "other": dpo}})
+    assert leading_arm(several, 3) == "dpo"
+    third = later_round(several, "dpo", 3, Path("lora"))
+    assert (third.sample.lora, third.sample.seed, list(third.trainings)) == ("lora", 2, ["dpo"])
+    with pytest.raises(InputError, match="all are controls"):
+        leading_arm(cfg.model_copy(update={"trainings": {"control": control}}), 2)
+    taken = cfg.evaluate.model_copy(update={"arms": {"dpo_round_2": Arm(lora="dpo", strength=0.5)}})
+    with pytest.raises(InputError, match="'dpo_round_2'"):
+        leading_arm(cfg.model_copy(update={"evaluate": taken}), 2)
+
+
+def test_rounds_are_compared_with_the_base_and_one_by_one():
+    arms = {name: Arm(lora=name) for name in ("dpo", "dpo_round_2", "dpo_round_3")}
+    cfg = quick.recipe().evaluate.model_copy(update={"arms": arms, "comparisons": None})
+    steps = (("dpo_round_2", "dpo"), ("dpo_round_3", "dpo_round_2"))
+    against_base = tuple((arm, "base") for arm in arms)
+    assert with_rounds(cfg, "dpo", 3).compared == (*against_base, *steps)
+    given = cfg.model_copy(update={"comparisons": (("dpo", "dpo_random"),)})
+    compared = with_rounds(given, "dpo", 3).compared
+    assert compared[0] == ("dpo", "dpo_random")
+    assert set(compared[1:]) == {*against_base[1:], *steps}

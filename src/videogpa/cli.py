@@ -43,7 +43,13 @@ AcceptedLicenses = Annotated[
 Reward = Annotated[
     str, typer.Option(help="consistency, paper, alignment, or a metric (`videogpa list metrics`)")
 ]
-Model = Annotated[str, typer.Option(help="'embedded' or a diffusers folder")]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="only these, repeatable; where none of them needs geometry, no geometry model is loaded"
+    ),
+]
+Model = Annotated[str, typer.Option(help="'embedded', 'embedded-clean' or a diffusers folder")]
 FamilyName = Annotated[str, typer.Option(help="see `videogpa list families`")]
 Precision = Annotated[Literal["float32", "bfloat16"], typer.Option()]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -77,6 +83,7 @@ def score(
         int | None,
         typer.Option(min=2, help="cut longer videos into windows of so many frames that overlap by half"),
     ] = None,
+    metric: Metrics = None,
     reward: Reward = "consistency",
     workers: Workers = CORES,
 ) -> None:
@@ -98,6 +105,7 @@ def score(
         max_frames=max_frames or (FULL_SIZE_FRAMES if full_size else 10),
         full_size=full_size,
         window=window,
+        metrics=tuple(metric) if metric else None,
     )
     first = reward_metric(reward)
     jobs = jobs_for_paths(paths)
@@ -108,7 +116,12 @@ def score(
         scores = score_report.run(cfg, jobs, report, workers=workers, pictures=heatmaps)
     if json_file is not None:
         write_json_atomic(json_file, scores_as_json(cfg, scores))
-    _print_scores(scores, first)
+    columns = (
+        sorted(metric, key=lambda name: name != first)
+        if metric
+        else (first, "consistency", "depth_agreement", "motion", "sharpness")
+    )
+    _print_scores(scores, list(dict.fromkeys(columns)))
     if report is not None:
         print(report / "index.html")
     _exit_if_failed(sum(s.status == "failed" for s in scores), len(scores))
@@ -150,16 +163,16 @@ def prompts_world(
     count: Annotated[int, typer.Option(min=1)] = 48,
     offset: Annotated[int, typer.Option(min=0, help="skip that many scenes of the split")] = 0,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="one body in every scene moves")] = False,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="captions alone: no first frame, no true continuation")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Procedural scenes with one true continuation each."""
     from videogpa.stages.prompts import WorldPrompts, run_world
 
-    print(
-        run_world(
-            WorldPrompts(split=split, count=count, offset=offset, dynamic=dynamic), out, overwrite=overwrite
-        )
-    )
+    cfg = WorldPrompts(split=split, count=count, offset=offset, dynamic=dynamic, text_only=text_only)
+    print(run_world(cfg, out, overwrite=overwrite))
 
 
 @prompts_app.command("files")
@@ -242,13 +255,15 @@ def score_candidates(
     geometry: Geometry = "embedded",
     geometry_option: GeometryOptions = None,
     accept_license: AcceptedLicenses = None,
+    metric: Metrics = None,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
     """Score every candidate of a sample stage into a scores folder."""
     from videogpa.stages.score import run
 
-    cfg = _score_config(geometry, geometry_option, accept_license)
+    metrics = tuple(metric) if metric else None
+    cfg = _score_config(geometry, geometry_option, accept_license, metrics=metrics)
     print(run(cfg, candidates, out, prompts=prompts, workers=workers, overwrite=overwrite))
     _exit_if_rows_failed(out)
 
@@ -259,6 +274,9 @@ def pair(
     out: Out,
     reward: Reward = "consistency",
     pairs_per_prompt: Annotated[int, typer.Option(min=1)] = 1,
+    reuse_candidates: Annotated[
+        bool, typer.Option("--reuse-candidates", help="let a candidate into more than one pair")
+    ] = False,
     min_margin: Annotated[float, typer.Option(min=0.0)] = 0.0,
     motion_match: Annotated[float | None, typer.Option(help="0.1: motion of the two within 10 %")] = None,
     least_motion: Annotated[
@@ -273,6 +291,7 @@ def pair(
     cfg = PairConfig(
         metric=reward_metric(reward),
         pairs_per_prompt=pairs_per_prompt,
+        reuse_candidates=reuse_candidates,
         min_margin=min_margin,
         motion_match=motion_match,
         least_motion=least_motion,
@@ -392,6 +411,10 @@ def train(
         Path | None, typer.Option(help="JSON with fields of the training configuration")
     ] = None,
     maps: Annotated[Path | None, typer.Option(help="a folder of error maps, for dense preferences")] = None,
+    earlier: Annotated[
+        str | None,
+        typer.Option(help="a LoRA that model and reference both carry: train one more on top of it"),
+    ] = None,
     cache_reference: Annotated[
         int | None,
         typer.Option(min=1, help="fixed draws of noise per pair, so that the base runs once for each"),
@@ -408,7 +431,7 @@ def train(
     """Train a LoRA on preference pairs."""
     from videogpa.dpo.config import TrainConfig
     from videogpa.stages.train import plan_of, run
-    from videogpa.weights import model_folder
+    from videogpa.weights import lora_folder, model_folder
 
     cfg = _read_config(TrainConfig, config)
     changes: dict[str, Any] = {}
@@ -424,7 +447,8 @@ def train(
         raise InputError("give --out FOLDER for the LoRA, or --plan")
     print(
         run(
-            cfg, pairs, candidates, model_folder(model), out, maps=maps, reference_cache=reference_cache,
+            cfg, pairs, candidates, model_folder(model), out, maps=maps,
+            earlier=None if earlier is None else lora_folder(earlier), reference_cache=reference_cache,
             overwrite=overwrite,
         )
     )  # fmt: skip
@@ -455,8 +479,7 @@ def doctor(
         videos = stage.probe(
             folder, prompts, out or folder / "probe", count=probe, drawn=drawn, workers=workers
         )
-    for name, verdicts in stage.examine(folder, videos):
-        print(*(f"{name}: {line}" for line in [str(v) for v in verdicts] or ["healthy"]), sep="\n")
+    print(*stage.lines(stage.examine(folder, videos)), sep="\n")
 
 
 @app.command("export-lora")
@@ -526,8 +549,10 @@ def strength_sweep(
 
 @app.command()
 def evaluate(
-    prompts: Annotated[Path, typer.Argument(help="a folder of held-out prompts")],
     out: Out,
+    prompts: Annotated[
+        Path | None, typer.Argument(help="a folder of held-out prompts; may be left out with --scores")
+    ] = None,
     lora: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER or NAME=FOLDER@STRENGTH, repeatable")
     ] = None,
@@ -545,6 +570,15 @@ def evaluate(
     trained_by: Annotated[str | None, typer.Option(help="the metric that made the LoRAs' pairs")] = None,
     allow_circular: Annotated[
         bool, typer.Option("--allow-circular", help="let what made an arm judge it; the results say so")
+    ] = False,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="numbers of other tools about a finished evaluation's videos, CSV or JSONL, repeatable"
+        ),
+    ] = None,
+    partial_scores: Annotated[
+        bool, typer.Option("--partial-scores", help="let them miss videos, which they then do not compare")
     ] = False,
     model: Model = "embedded",
     family: FamilyName = "wan",
@@ -564,9 +598,18 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare LoRAs, best-of-N and other models with the base on the same prompts and seeds (docs/evaluation.md)."""
-    from videogpa.stages.evaluate import SUMMARY, EvaluateConfig, run
+    from videogpa.artifact import MANIFEST
+    from videogpa.stages.evaluate import SUMMARY, EvaluateConfig, add_scores, run
     from videogpa.stages.sample import SampleConfig
 
+    if scores and (overwrite or not (out / MANIFEST).exists()):
+        raise InputError(
+            f"--scores are about videos that are there and stay: finish {out} without --scores and --overwrite first"
+        )
+    if prompts is None and (not scores or lora or other_model or best_of or compare or primary or trained_by):
+        raise InputError(
+            "give the folder of held-out prompts; only --out with nothing but --scores needs none"
+        )
     cfg = EvaluateConfig(
         sample=SampleConfig(
             family=family, model=model, candidates=seeds, seed=seed, frames=frames, height=height, width=width,
@@ -580,7 +623,11 @@ def evaluate(
         trained_by=trained_by,
         allow_circular=allow_circular,
     )  # fmt: skip
-    print(run(cfg, prompts, out, workers=workers, overwrite=overwrite) / SUMMARY)
+    if prompts is not None:
+        run(cfg, prompts, out, workers=workers, overwrite=overwrite)
+    if scores:
+        add_scores(out, scores, partial=partial_scores)
+    print(out / SUMMARY)
     _exit_if_rows_failed(out)
 
 
@@ -588,10 +635,13 @@ def evaluate(
 def report(
     run_folder: Annotated[Path, typer.Argument(help="a folder made by `videogpa run`")],
 ) -> None:
-    """Write the HTML report of a finished run again."""
+    """Write the HTML report of a finished run again, that of the most rounds."""
+    from videogpa.run import REPORT
     from videogpa.stages.report import run
+    from videogpa.stages.rounds import evaluation_of
 
-    print(run(run_folder, run_folder / "evaluation", run_folder / "report") / "index.html")
+    evaluation = evaluation_of(run_folder)
+    print(run(run_folder, evaluation, evaluation.with_name(REPORT)) / "index.html")
 
 
 @app.command("run")
@@ -619,12 +669,17 @@ def run_recipe(
     accept_license: AcceptedLicenses = None,
     device: str = "cuda",
     exact: Annotated[bool, typer.Option("--exact", help="its settings as published, not corrected")] = False,
+    rounds: Annotated[
+        int,
+        typer.Option(min=1, help="sample with the LoRA trained so far, and train on, so many times in all"),
+    ] = 1,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
-    """The whole loop: sample, score, pair, train, evaluate, report. Run it again to resume."""
+    """The whole loop: sample, score, pair, train, evaluate, report. Run it again to resume, or with more rounds."""
     from videogpa.plugin import load
     from videogpa.run import run, with_reward
+    from videogpa.stages.rounds import EVALUATION, round_folder
 
     make, given = load("recipes", recipe).recipe, {}
     if "given" in inspect.signature(make).parameters:
@@ -644,8 +699,10 @@ def run_recipe(
     cfg = make(**given)
     if reward is not None:
         cfg = with_reward(cfg, reward)
-    print(run(cfg, out, workers=workers, overwrite=overwrite) / "index.html")
-    _exit_if_rows_failed(out / "candidates", out / "scores", out / "evaluation")
+    print(run(cfg, out, rounds, workers=workers, overwrite=overwrite) / "index.html")
+    folders = [round_folder(out, number) for number in range(1, rounds + 1)]
+    drawn = [folder / name for folder in folders for name in ("candidates", "scores")]
+    _exit_if_rows_failed(*drawn, folders[-1] / EVALUATION)
 
 
 @benchmark_app.command("reward")
@@ -739,9 +796,8 @@ def _stop(message: str, code: int, debug: bool) -> None:
     raise SystemExit(code)
 
 
-def _print_scores(scores: Sequence[Score], first: str) -> None:
+def _print_scores(scores: Sequence[Score], columns: Sequence[str]) -> None:
     """Numbers first and names last, so that no column has to be cut."""
-    columns = list(dict.fromkeys((first, "consistency", "depth_agreement", "motion", "sharpness")))
     print("  ".join([*columns, "video"]))
     for s in scores:
         values = [s.metrics.get(name) for name in columns]

@@ -1,23 +1,33 @@
-"""A whole run: prompts, samples, scores, pairs, LoRAs, evaluation and report, each resumable by itself."""
+"""A whole run: prompts, samples, scores, pairs, LoRAs, evaluation and report, each resumable by itself.
 
+More rounds go on from the LoRA of those before: its own samples are scored and paired, and a fresh LoRA is trained on
+top of it, against it as the reference (iterations of DPO on the model's own samples, as Yuan et al. 2024, arXiv
+2401.10020, do with language models).
+"""
+
+import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from videogpa.artifact import CONFIG, write_json_atomic
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows, preload
-from videogpa.errors import RowFailed
-from videogpa.stages import error_maps, evaluate, pair, prompts, report, sample, score, train
-from videogpa.stages.evaluate import Arm, EvaluateConfig
+from videogpa.errors import InputError, RowFailed
+from videogpa.stages import doctor, error_maps, evaluate, pair, prompts, report, sample, score, train
+from videogpa.stages.evaluate import BASE, Arm, EvaluateConfig
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import FilePrompts, WorldPrompts
+from videogpa.stages.rounds import EVALUATION, ROUNDS, StackConfig, round_arm, round_folder, stack
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
 from videogpa.weights import model_folder
 
 PromptSource = WorldPrompts | tuple[FilePrompts, Path]
+REPORT, DOCTOR = "report", "doctor.json"
 
 
 class RunConfig(BaseModel):
@@ -56,39 +66,108 @@ def with_reward(cfg: RunConfig, reward: str) -> RunConfig:
     )
 
 
-def run(cfg: RunConfig, out: Path, *, workers: int, overwrite: bool = False) -> Path:
-    """Run or continue; returns the report's folder. Every stage's folder lies in `out`.
+def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: int, overwrite: bool = False) -> Path:
+    """Run or continue; returns the report's folder. Every stage's folder lies in `out`, those of later rounds, with the
+    evaluation and report of them all, in `out/rounds/<k>`; a finished run may be given more rounds.
 
     Raises:
         InputError: an input is missing or wrong; what scores need is looked at before anything is drawn.
     """
-    for judged in (cfg.score, cfg.evaluate.score):
-        score.check(judged)
+    for scoring in (cfg.score, cfg.evaluate.score):
+        score.check(scoring)
+    leading = leading_arm(cfg, rounds) if rounds > 1 else None
     # Every stage starts workers of its own; what they need is imported once.
     family = cfg.sample.family if "." in cfg.sample.family else f"videogpa.families.{cfg.sample.family}"
     preload(family, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
-    say = _Steps(total=6)
+    if overwrite and (out / "candidates" / CONFIG).exists() and (out / ROUNDS).is_dir():
+        # They go on from what is about to be replaced.
+        shutil.rmtree(out / ROUNDS)
+    say = _Steps(total=3 + 3 * rounds)
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)
     held_out = _prompts(cfg.held_out_prompts, out / "prompts" / "held_out", overwrite)
-    say("candidates")
+    fit = partial(train_round, train_prompts=train_prompts, say=say, workers=workers, overwrite=overwrite)
+    loras = fit(cfg, out)
+    judged = with_loras(cfg.evaluate, loras)
+    if leading is not None:
+        for number in range(2, rounds + 1):
+            home, earlier = round_folder(out, number), loras[round_arm(leading, number - 1)]
+            new = fit(later_round(cfg, leading, number, earlier), home, earlier=earlier)[leading]
+            together = stack(StackConfig(rounds=number), earlier, new, home / "stacked", overwrite=overwrite)
+            loras[round_arm(leading, number)] = together
+        judged = with_rounds(with_loras(cfg.evaluate, loras), leading, rounds)
+    say("evaluation")
+    home = round_folder(out, rounds)
+    evaluation = evaluate.run(judged, held_out, home / EVALUATION, workers=workers, overwrite=overwrite)
+    say("report")
+    examined = doctor.examine(out)
+    write_json_atomic(home / DOCTOR, {name: [str(v) for v in verdicts] for name, verdicts in examined})
+    say.note(*doctor.lines(examined))
+    return report.run(out, evaluation, home / REPORT)
+
+
+def train_round(
+    cfg: RunConfig,
+    out: Path,
+    *,
+    earlier: Path | None = None,
+    train_prompts: Path,
+    say: "_Steps",
+    workers: int,
+    overwrite: bool,
+) -> dict[str, Path]:
+    """Sample, score, pair and train on top of the `earlier` LoRA; returns the LoRAs by training.
+
+    Raises:
+        RowFailed: a training failed.
+    """
+    title = "" if earlier is None else f"round {out.name}, "
+    say(f"{title}candidates")
     candidates = sample.run(
         cfg.sample, train_prompts, out / "candidates", workers=workers, overwrite=overwrite
     )
-    say("scores and pairs")
+    say(f"{title}scores and pairs")
     scores = score.run(cfg.score, candidates, out / "scores", workers=workers, overwrite=overwrite)
     pairs = pair.run(cfg.pair, scores, out / "pairs", overwrite=overwrite)
-    say("training " + ", ".join(cfg.trainings))
+    say(f"{title}training {', '.join(cfg.trainings)}")
     maps = None
     if any(training.dense != "off" for training in cfg.trainings.values()):
         maps = error_maps.run(scores, out / "error_maps", workers=workers, overwrite=overwrite)
-    loras = train_all(cfg, pairs, candidates, out / "lora", maps=maps, workers=workers, overwrite=overwrite)
-    say("evaluation")
-    evaluation = evaluate.run(
-        with_loras(cfg.evaluate, loras), held_out, out / "evaluation", workers=workers, overwrite=overwrite
+    loras = train_all(
+        cfg, pairs, candidates, out / "lora", maps=maps, earlier=earlier, workers=workers, overwrite=overwrite
     )
-    say("report")
-    return report.run(out, evaluation, out / "report")
+    for lora in loras.values():
+        say.note(*doctor.lines(doctor.examine(lora.parent)))
+    return loras
+
+
+def leading_arm(cfg: RunConfig, rounds: int) -> str:
+    """The training that goes on in later rounds: the first that is no control.
+
+    Raises:
+        InputError: there is none, or an arm of the recipe has the name of a later round.
+    """
+    leading = next((arm for arm, training in cfg.trainings.items() if training.labels != "shuffled"), None)
+    if leading is None:
+        raise InputError("no training can go on for more rounds: all are controls with shuffled labels")
+    later = {round_arm(leading, number) for number in range(2, rounds + 1)}
+    for arm in later & {*cfg.trainings, *cfg.evaluate.arms}:
+        raise InputError(f"an arm of the recipe is called '{arm}', as a later round would be: rename it")
+    return leading
+
+
+def later_round(cfg: RunConfig, arm: str, number: int, lora: Path) -> RunConfig:
+    """What round `number` samples and trains: other noise, drawn with the LoRA of the rounds before it."""
+    drawn = {"lora": str(lora), "lora_strength": 1.0, "seed": cfg.sample.seed + number - 1}
+    changes = {"sample": cfg.sample.model_copy(update=drawn), "trainings": {arm: cfg.trainings[arm]}}
+    return cfg.model_copy(update=changes)
+
+
+def with_rounds(cfg: EvaluateConfig, arm: str, rounds: int) -> EvaluateConfig:
+    """The evaluation with every later round of an arm compared with the base and with the round before it, too."""
+    arms = [round_arm(arm, number) for number in range(1, rounds + 1)]
+    added = [(later, against) for before, later in pairwise(arms) for against in (BASE, before)]
+    return cfg.model_copy(update={"comparisons": tuple(dict.fromkeys([*cfg.compared, *added]))})
 
 
 def with_loras(cfg: EvaluateConfig, loras: Mapping[str, Path]) -> EvaluateConfig:
@@ -109,6 +188,7 @@ def train_all(
     out: Path,
     *,
     maps: Path | None = None,
+    earlier: Path | None = None,
     workers: int,
     overwrite: bool,
 ) -> dict[str, Path]:
@@ -117,7 +197,7 @@ def train_all(
     Raises:
         RowFailed: a training failed.
     """
-    make_worker = partial(_make_trainer, cfg, pairs, candidates, maps, out, overwrite)
+    make_worker = partial(_make_trainer, cfg, pairs, candidates, maps, earlier, out, overwrite)
     loras = {}
     for arm, result in map_rows(make_worker, list(cfg.trainings), workers=workers, description="training"):
         if isinstance(result, RowFailed):
@@ -127,14 +207,22 @@ def train_all(
 
 
 def _make_trainer(
-    cfg: RunConfig, pairs: Path, candidates: Path, maps: Path | None, out: Path, overwrite: bool
+    cfg: RunConfig,
+    pairs: Path,
+    candidates: Path,
+    maps: Path | None,
+    earlier: Path | None,
+    out: Path,
+    overwrite: bool,
 ) -> Callable[[str], Path]:
     model = model_folder(cfg.sample.model)
 
     def fit(arm: str) -> Path:
         training = cfg.trainings[arm]
         needed = maps if training.dense != "off" else None
-        return train.run(training, pairs, candidates, model, out / arm, maps=needed, overwrite=overwrite)
+        return train.run(
+            training, pairs, candidates, model, out / arm, maps=needed, earlier=earlier, overwrite=overwrite
+        )
 
     return fit
 
@@ -152,7 +240,15 @@ class _Steps:
         self.total, self.number = total, 0
 
     def __call__(self, what: str) -> None:
+        self.number += 1
+        self._print(f"[{self.number}/{self.total}] {what}")
+
+    def note(self, *lines: str) -> None:
+        """What a step found."""
+        for line in lines:
+            self._print(f"    {line}")
+
+    def _print(self, text: str) -> None:
         from rich.console import Console
 
-        self.number += 1
-        Console(stderr=True).print(f"[{self.number}/{self.total}] {what}", markup=False, highlight=False)
+        Console(stderr=True).print(text, markup=False, highlight=False)

@@ -5,11 +5,22 @@ import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from tests.dpo.test_diffusion import disturb
+from tests.dpo.test_diffusion import batch, disturb
 from tests.families import tiny_wan
-from videogpa.dpo.lora import add_lora, load_lora, lora_parameters, remove_lora, save_lora
+from videogpa.dpo.diffusion import pair_errors, side_errors
+from videogpa.dpo.lora import (
+    LORA_FILES,
+    add_lora,
+    expert_file,
+    load_earlier,
+    load_lora,
+    lora_parameters,
+    remove_lora,
+    save_lora,
+)
+from videogpa.dpo.memory import offload_blocks, recompute_blocks
 from videogpa.errors import InputError
 from videogpa.families.base import SamplerSettings
 from videogpa.families.wan import Family
@@ -205,3 +216,90 @@ def test_parameters_are_named(family):
     add_lora(family, rank=4, alpha=4.0, seed=0)
     # 2 blocks, self- and cross-attention, 4 targets, A and B.
     assert len(lora_parameters(family)) == 2 * 2 * 4 * 2
+
+
+def on_top(model, stored, dtype=torch.float32):
+    """A family whose base carries the stored LoRA, with a fresh one beside it."""
+    family = Family(model, dtype=dtype)
+    load_earlier(family, stored / LORA_FILES[0])
+    add_lora(family, rank=2, alpha=6.0, seed=1)
+    return family
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_reference_is_the_model_with_the_earlier_lora(stored, ti2v_folder, dtype):
+    loaded = Family(ti2v_folder, dtype=dtype)
+    load_lora(loaded, stored[0])
+    with torch.no_grad():
+        expected = side_errors(loaded, batch())
+    family = on_top(ti2v_folder, stored[0], dtype)
+    fresh = pair_errors(family, batch())
+    disturb(family)
+    errors = pair_errors(family, batch())
+    for found in (fresh, errors):
+        assert torch.equal(found.chosen_reference, expected[0])
+        assert torch.equal(found.rejected_reference, expected[1])
+    assert torch.equal(fresh.chosen, expected[0])
+    assert not torch.allclose(errors.chosen, expected[0], rtol=1e-2)
+
+
+def test_gradients_never_reach_the_earlier_lora(stored, ti2v_folder, tmp_path):
+    family = on_top(ti2v_folder, stored[0])
+    disturb(family)
+    before = {name: p.detach().clone() for name, p in family.transformer.named_parameters()}
+    errors = pair_errors(family, batch())
+    (errors.chosen.sum() - errors.rejected.sum()).backward()
+    trained = lora_parameters(family)
+    assert len(trained) == 2 * 2 * 4 * 2
+    earlier = [name for name in before if ".earlier." in name]
+    assert len(earlier) == len(trained)
+    for name, parameter in family.transformer.named_parameters():
+        assert parameter.requires_grad == (name in trained)
+        assert (parameter.grad is not None) == (name in trained)
+    saved = load_file(save_lora(family, tmp_path))
+    assert {min(tensor.shape) for tensor in saved.values()} == {2}
+
+
+def test_an_earlier_lora_is_offloaded_and_recomputed_with_the_base(stored, ti2v_folder):
+    found = []
+    for smaller in (False, True):
+        family = on_top(ti2v_folder, stored[0])
+        disturb(family)
+        lora = lora_parameters(family)
+        if smaller:
+            recompute_blocks(family.transformer, 1.0)
+            offload_blocks(family.transformer, torch.device("cpu"), lora.values())
+            assert not family.transformer.blocks[0].attn1.to_q.lora_A["earlier"].weight.numel()
+        errors = pair_errors(family, batch())
+        (errors.chosen - errors.rejected).sum().backward()
+        found.append([errors.chosen_reference, *(p.grad for p in lora.values())])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_an_earlier_lora_of_some_modules_or_another_model(stored, ti2v_folder, tmp_path):
+    half = {
+        f"transformer.blocks.0.attn1.to_q.lora_{side}.weight": torch.randn(*size)
+        for side, size in (("A", (3, 24)), ("B", (24, 3)))
+    }
+    save_file(half, tmp_path / "half.safetensors")
+    loaded, family = Family(ti2v_folder), Family(ti2v_folder)
+    load_lora(loaded, tmp_path / "half.safetensors")
+    load_earlier(family, tmp_path / "half.safetensors")
+    add_lora(family, rank=2, alpha=6.0, seed=1)
+    with torch.no_grad():
+        expected = side_errors(loaded, batch())
+    assert torch.equal(pair_errors(family, batch()).chosen_reference, expected[0])
+    wide = Family(tiny_wan.build(tmp_path / "wide", width=48))
+    with pytest.raises(InputError, match="does not fit the model"):
+        load_earlier(wide, stored[0] / LORA_FILES[0])
+
+
+def test_of_two_experts_each_has_its_own_file(stored, tmp_path):
+    first, second = (tmp_path / name for name in LORA_FILES)
+    first.write_bytes((stored[0] / LORA_FILES[0]).read_bytes())
+    assert expert_file(tmp_path, 0, 1) == expert_file(tmp_path, 0, 2) == first
+    assert expert_file(tmp_path, 1, 2) is None
+    second.write_bytes(first.read_bytes())
+    assert expert_file(tmp_path, 1, 2) == second
+    with pytest.raises(InputError, match="two experts, but the model has one"):
+        expert_file(tmp_path, 0, 1)

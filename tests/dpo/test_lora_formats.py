@@ -5,6 +5,8 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders.lora_conversion_utils import _convert_hunyuan_video_lora_to_diffusers
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
@@ -12,7 +14,7 @@ from tests.dpo.test_diffusion import disturb
 from tests.dpo.test_lora import plain_pipeline, plain_sample, sample
 from tests.families import tiny_cogvideox, tiny_hunyuan_video, tiny_ltx, tiny_wan
 from videogpa.dpo import lora_formats
-from videogpa.dpo.lora import LORA_FILES, add_lora, load_lora, lora_parameters, save_lora
+from videogpa.dpo.lora import LORA_FILES, add_lora, load_earlier, load_lora, lora_parameters, save_lora
 from videogpa.dpo.lora_formats import (
     DOWN,
     UP,
@@ -21,6 +23,7 @@ from videogpa.dpo.lora_formats import (
     fuse,
     merge,
     read_loras,
+    stacked,
     to_comfyui,
     write_peft,
 )
@@ -380,3 +383,59 @@ def test_what_does_not_fit_is_refused(stored, ti2v_folder, tmp_path):
     (tmp_path / "dora" / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="another kind of adapter"):
         read_loras(tmp_path / "dora")
+
+
+MODULES = {"blocks.0.attn1.to_q": (6, 5), "blocks.0.attn1.to_out.0": (5, 5), "blocks.1.attn1.to_q": (6, 4)}
+"""Of a made-up model: outputs and inputs."""
+
+
+@st.composite
+def loras(draw):
+    modules = draw(st.lists(st.sampled_from(sorted(MODULES)), min_size=1, unique=True))
+    ranks = {module: draw(st.integers(1, 4)) for module in modules}
+    config = {
+        "lora_alpha": draw(st.floats(0.1, 30)),
+        "alpha_pattern": draw(st.dictionaries(st.sampled_from(["to_q", *MODULES]), st.floats(0.1, 30))),
+        "use_rslora": draw(st.booleans()),
+    }
+    rng = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+    dtype = draw(st.sampled_from([torch.float32, torch.bfloat16]))
+    weights = {}
+    for module, rank in ranks.items():
+        out, into = MODULES[module]
+        weights[module + DOWN] = torch.randn(rank, into, generator=rng).to(dtype)
+        weights[module + UP] = torch.randn(out, rank, generator=rng).to(dtype)
+    return Lora(weights=weights, config=config)
+
+
+@given(st.lists(loras(), min_size=1, max_size=4))
+def test_a_stack_changes_what_its_loras_change_together(parts):
+    together = stacked(parts)
+    assert set(together.modules) == {module for lora in parts for module in lora.modules}
+    for module in together.modules:
+        own = [lora for lora in parts if module in lora.modules]
+        assert len(together.weights[module + DOWN]) == sum(len(lora.weights[module + DOWN]) for lora in own)
+        assert together.scale(module) == 1.0
+        expected = sum(lora.change(module).double() for lora in own)
+        size = sum(lora.change(module).abs().max() for lora in own)
+        assert (together.change(module) - expected).abs().max() <= 1e-5 * size
+
+
+def test_a_stack_draws_what_the_new_lora_draws_on_top_of_the_earlier_one(stored, ti2v_folder, tmp_path):
+    trained = Family(ti2v_folder)
+    load_earlier(trained, stored[0] / LORA_FILES[0])
+    add_lora(trained, rank=2, alpha=6.0, seed=1)
+    disturb(trained)
+    videos = sample(trained)
+    save_lora(trained, tmp_path / "new")
+    new = read_loras(tmp_path / "new")
+    for folder in (tmp_path / "stacked", tmp_path / "again"):
+        (file,) = lora_formats.write_diffusers([stacked([*read_loras(stored[0]), *new])], folder)
+    assert file.read_bytes() == (tmp_path / "stacked" / file.name).read_bytes()
+    family = Family(ti2v_folder)
+    load_lora(family, tmp_path / "stacked")
+    assert (sample(family) - videos).abs().max() < SAME
+    plain = plain_pipeline(ti2v_folder)
+    plain.load_lora_weights(tmp_path / "stacked")
+    assert torch.equal(plain_sample(plain), sample(family))
+    assert (stored[1] - videos).abs().max() > 100 * SAME

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import multiprocessing
 
-from tests.stages.test_train import CFG, PROMPTS, pair, write_candidates, write_pairs
+from tests.stages.test_train import CFG, PROMPTS, pair, write_candidates, write_lora, write_pairs
 from videogpa.stages.train import run
 
 WEIGHTS = Path("lora/pytorch_lora_weights.safetensors")
@@ -20,18 +20,23 @@ CASES = {
     "uneven": CFG.model_copy(update={"batch_pairs": 3, "micro_pairs": 1}),
     "cached": CFG.model_copy(update={"batch_pairs": 4, "reference_draws": 2, "steps": 8}),
     "sharded": CFG.model_copy(update={"batch_pairs": 4, "shard": True}),
+    "sharded_on_top": CFG.model_copy(update={"batch_pairs": 4, "shard": True}),
 }
 
 
-def train_in(rank, port, inputs, folder):
+def train_all(inputs, earlier, folder):
+    for name, cfg in CASES.items():
+        run(cfg, **inputs, out=folder / name, earlier=earlier if name.endswith("on_top") else None)
+
+
+def train_in(rank, port, inputs, earlier, folder):
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     torch.set_num_threads(1)
     sys.stderr = (folder / f"stderr{rank}").open("w")
-    for name, cfg in CASES.items():
-        run(cfg, **inputs, out=folder / name)
+    train_all(inputs, earlier, folder)
     torch.distributed.destroy_process_group()
 
 
@@ -45,9 +50,9 @@ def trained(tmp_path_factory, ti2v_folder):
     }
     (root / "two").mkdir()
     port = 20_000 + os.getpid() % 20_000
-    multiprocessing.spawn(train_in, (port, inputs, root / "two"), nprocs=2)
-    for name, cfg in CASES.items():
-        run(cfg, **inputs, out=root / "one" / name)
+    earlier = write_lora(root / "earlier", ti2v_folder, 5)
+    multiprocessing.spawn(train_in, (port, inputs, earlier, root / "two"), nprocs=2)
+    train_all(inputs, earlier, root / "one")
     return root
 
 

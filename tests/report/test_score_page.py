@@ -81,3 +81,14 @@ def test_every_missing_number_has_its_own_reason():
         metrics={"consistency": None, "motion": 0.0, "sharpness": 1.0},
     )
     assert metric_reasons(own, FACTS) == {"consistency": "no motion"}
+
+
+def test_a_video_that_was_not_scored_by_consistency_is_not_called_unjudged():
+    flat = ShownVideo(
+        score=Score(id="a", video="clips/a.mp4", frames=5, metrics={"sharpness": 0.1}),
+        exhibit=Exhibit(frames=5, height=48, width=48, panels=["frames"]),
+        folder="videos/a",
+    )
+    assert video_headline(flat, 1, 0) == "a.mp4"
+    assert list_headline([flat, flat], []) == "2 videos"
+    assert ranked([flat, shown("high", 0.9)])[0].score.id == "high"

@@ -1,6 +1,7 @@
 import pytest
 
 from tests.report.test_findings import comparison, summary
+from videogpa.report.findings import OutsideMetric
 from videogpa.report.table import TITLES, metric_facts, table_rows
 
 
@@ -79,3 +80,12 @@ def test_the_truth_stands_beside_the_arms():
     found = summary(comparison("cross_view", "better")).model_copy(update={"truth": {"cross_view": 0.9}})
     (row,) = table_rows(found, facts("cross_view"))[TITLES["primary"]]
     assert row.truth.text == "0.90"
+
+
+def test_what_another_tool_measured_stands_among_the_others_with_its_direction():
+    outside = OutsideMetric(higher_is_better=False, file="vbench.csv")
+    fact = metric_facts("dino", "other", outside)
+    assert (fact.higher_is_better, fact.source) == (False, "vbench.csv")
+    found = summary(comparison("dino", "unclear"), comparison("mvcs", "better"))
+    rows = table_rows(found, [fact, *facts("mvcs")])[TITLES["other"]]
+    assert [row.metric.name for row in rows] == ["dino", "mvcs"]

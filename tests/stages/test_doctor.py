@@ -89,6 +89,29 @@ def test_of_a_run_every_arm_is_examined_and_its_videos(whole_run, tmp_path):
     assert "static_collapse" not in verdicts["dpo_random"]
 
 
+def test_later_rounds_are_examined_by_the_videos_of_the_latest_evaluation(tmp_path):
+    jitter = {"base": 1.0, "dpo": 0.7, "dpo_random": 1.08, "dpo_round_2": 0.5}
+    run = finished_run.make(tmp_path / "run", jitter=jitter)
+    shutil.rmtree(run / "lora" / "dpo_round_2")
+    (run / "rounds/2/lora").mkdir(parents=True)
+    write_training(run / "rounds/2/lora/dpo", logs=("transformer", "transformer_2"))
+    (run / "rounds/2/lora/not_begun").mkdir()
+    names = [arm for arm, _ in examine(run)]
+    assert names == ["dpo", "dpo_random", "dpo_round_2/transformer", "dpo_round_2/transformer_2"]
+    later = run / "rounds/2/evaluation"
+    shutil.copytree(run / "evaluation", later)
+    rows = [json.loads(line) for line in (later / "rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["arm"] == "dpo_round_2":
+            row["metrics"]["sharpness"] *= 0.8
+    (later / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = json.loads((later / MANIFEST).read_text())
+    manifest["rows_sha256"] = hash_file(later / "rows.jsonl")
+    (later / MANIFEST).write_text(json.dumps(manifest))
+    blurred = {arm for arm, verdicts in examine(run) if "blur" in [verdict.name for verdict in verdicts]}
+    assert blurred == {"dpo_round_2/transformer", "dpo_round_2/transformer_2"}
+
+
 def test_of_a_run_pairs_are_not_doubted_where_videos_beat_the_control(whole_run, monkeypatch):
     told = {}
 

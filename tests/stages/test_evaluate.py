@@ -1,26 +1,32 @@
+import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from tests.dpo.test_diffusion import disturb
 from tests.families import tiny_wan
-from videogpa.artifact import read_manifest, read_rows
+from videogpa.artifact import hash_file, read_manifest, read_rows
 from videogpa.dpo.lora import add_lora, save_lora
 from videogpa.errors import InputError
 from videogpa.families.wan import Family
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
+from videogpa.report.findings import OutsideMetric, read_summary
 from videogpa.stages import prompts
 from videogpa.stages.against_truth import BetweenSeedsRow
 from videogpa.stages.evaluate import (
     Arm,
     EvaluateConfig,
+    add_scores,
     circular,
+    family_of,
     guard_problems,
     protocol,
     run,
     summarize,
 )
+from videogpa.stages.external_scores import ExternalScore
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
@@ -215,6 +221,54 @@ def test_the_protocol_covers_what_decides_the_figures_and_not_the_arms():
         assert protocol(CFG.model_copy(update={"arms": arms}), given) == same
 
 
+def outside(drawn: list[EvalRow], better: bool, values: dict[str, float]) -> list[ExternalScore]:
+    """A number about every row, by its arm, in steps of .01 from prompt to prompt."""
+    return [
+        ExternalScore(
+            arm=row.arm,
+            prompt_id=row.prompt_id,
+            seed=row.seed,
+            metric="dino",
+            value=values[row.arm] + int(row.prompt_id[1:]) / 100,
+            higher_is_better=better,
+        )
+        for row in drawn
+    ]
+
+
+@pytest.mark.parametrize(("better", "verdict", "won"), [(True, "worse", 0), (False, "better", 1)])
+def test_what_another_tool_measured_is_compared_like_any_other_in_its_direction(better, verdict, won):
+    drawn = rows({"base": many(0), "dpo": many(0.1)}, seeds=1)
+    summary = summarize(CFG, drawn, external={"d.csv": outside(drawn, better, {"base": 0.9, "dpo": 0.8})})
+    found = comparison(summary, "dino")
+    assert found["mean_difference"] == pytest.approx(-0.1)
+    assert (found["family"], found["verdict"], found["win_rate"]) == ("other", verdict, won)
+    assert found["higher_is_better"] is better
+    assert found["headroom_share"] is None
+    assert summary["arms"]["dpo"]["dino"] == pytest.approx(0.845)
+    assert summary["external"] == {"dino": {"higher_is_better": better, "file": "d.csv"}}
+    # Nothing else moves, and who breaks a guard does not win by it either.
+    assert comparison(summary, "oracle_psnr") == comparison(summarize(CFG, drawn), "oracle_psnr")
+    blurred = [
+        r.model_copy(update={"metrics": r.metrics | {"sharpness": 0.05}}) for r in drawn if r.arm == "dpo"
+    ]
+    blurred += [r for r in drawn if r.arm == "base"]
+    told = {"d.csv": outside(drawn, True, {"base": 0.8, "dpo": 0.9})}
+    assert comparison(summarize(CFG, blurred, external=told), "dino")["verdict"] == "disqualified"
+
+
+def test_videos_that_another_tool_left_out_are_left_out_of_its_pairs():
+    drawn = rows({"base": many(0), "dpo": many(0.1)}, seeds=1)
+    told = outside(drawn, True, {"base": 0.8, "dpo": 0.9})
+    found = comparison(summarize(CFG, drawn, external={"d.csv": told[3:]}), "dino")
+    assert (found["n"], found["mean_difference"]) == (7, pytest.approx(0.1))
+
+
+def test_a_metric_from_outside_is_kin_of_nothing_but_may_have_made_an_arm():
+    assert family_of("dino", "oracle_psnr") == "other"
+    assert circular(CFG.model_copy(update={"trained_by": "dino"})) == {"dpo": ["dino"]}
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
@@ -348,3 +402,117 @@ def test_what_made_an_arm_may_not_be_its_only_judge_unless_that_is_said(inputs, 
     assert summary["circular"] == {"best": ["consistency", "cross_view"]}
     assert summary["truth"] == {}
     assert (tmp_path / "out" / "between_seeds.jsonl").read_text() == ""
+
+
+def table(
+    evaluation: Path, path: Path, metric: str = "dino", change: dict | None = None, skip: int = 0
+) -> Path:
+    """Numbers about the videos of an evaluation but the first `skip`: .5, and .1 more for the arm dpo."""
+    records = [
+        {"arm": r.arm, "prompt_id": r.prompt_id, "seed": r.seed, "metric": metric}
+        | {"value": 0.6 if r.arm == "dpo" else 0.5}
+        | (change or {})
+        for r in read_rows(evaluation, EvalRow)[skip:]
+    ]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]))
+        writer.writeheader()
+        writer.writerows(records)
+    return path
+
+
+@pytest.fixture
+def finished(evaluated, tmp_path):
+    """A copy without its videos, of which nothing could be drawn or scored again."""
+    return shutil.copytree(
+        evaluated, tmp_path / "evaluation", ignore=shutil.ignore_patterns("samples", "base")
+    )
+
+
+def test_scores_are_added_to_a_finished_evaluation_whose_rows_stay(evaluated, finished, inputs, tmp_path):
+    before = json.loads((finished / "summary.json").read_text())
+    add_scores(finished, [table(finished, tmp_path / "dino.csv", change={"higher_is_better": "false"})])
+    summary = json.loads((finished / "summary.json").read_text())
+    found = comparison(summary, "dino")
+    assert (found["mean_difference"], found["n"]) == (pytest.approx(0.1), 4)
+    assert found["higher_is_better"] is False
+    assert {c["metric"] for c in summary["comparisons"]} == {c["metric"] for c in before["comparisons"]} | {
+        "dino"
+    }
+    assert (summary["truth"], before["external"]) == (before["truth"], {})
+    own, _, others = summary["protocol"].partition("+")
+    assert (own, len(others)) == (before["protocol"], 8)
+    assert read_summary(finished / "summary.json").external["dino"] == OutsideMetric(
+        higher_is_better=False, file="dino.csv"
+    )
+    for name in ("rows.jsonl", "between_seeds.jsonl", "config.json"):
+        assert (finished / name).read_bytes() == (evaluated / name).read_bytes()
+    assert (finished / "external" / "dino.csv").read_bytes() == (tmp_path / "dino.csv").read_bytes()
+    files = read_manifest(finished).files
+    assert set(files) == {"between_seeds.jsonl", "external/dino.csv", "summary.json"}
+    assert all(digest == hash_file(finished / name) for name, digest in files.items())
+    # The same command as at first leaves it as it is.
+    run(*inputs, finished)
+    assert json.loads((finished / "summary.json").read_text()) == summary
+
+
+def test_scores_given_later_join_the_earlier_ones_or_replace_their_file(finished, tmp_path):
+    first = table(finished, tmp_path / "dino.csv")
+    add_scores(finished, [first])
+    once = (finished / "summary.json").read_bytes()
+    add_scores(finished, [first])
+    assert (finished / "summary.json").read_bytes() == once
+    add_scores(finished, [table(finished, tmp_path / "human.csv", "votes", skip=1)], partial=True)
+    both = json.loads((finished / "summary.json").read_text())
+    assert set(both["external"]) == {"dino", "votes"}
+    assert comparison(both, "votes")["n"] == 3
+    add_scores(finished, [table(finished, tmp_path / "dino.csv", "dino2")])
+    replaced = json.loads((finished / "summary.json").read_text())
+    assert set(replaced["external"]) == {"dino2", "votes"}
+    protocols = {json.loads(once)["protocol"], both["protocol"], replaced["protocol"]}
+    assert len(protocols) == 3
+    assert len({p[:17] for p in protocols}) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"metric": "sharpness"}, "'sharpness' is a metric of this package"),
+        ({"change": {"value": "nan"}}, "line 2: value nan is no finite number"),
+        ({"change": {"arm": "truth"}}, "unknown arm 'truth'"),
+        ({"change": {"seed": 99}}, "has no seed 99"),
+        ({"skip": 1}, r"no value for 1 of 16 videos.*--partial-scores"),
+        ({"metric": "votes"}, "'votes' is in human.csv and in new.csv"),
+    ],
+)
+def test_scores_that_do_not_fit_change_nothing(finished, tmp_path, given, message):
+    add_scores(finished, [table(finished, tmp_path / "human.csv", "votes")])
+    before = {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()}
+    good = table(finished, tmp_path / "good.csv")
+    with pytest.raises(InputError, match=message):
+        add_scores(finished, [good, table(finished, tmp_path / "new.csv", **given)])
+    assert {p: p.read_bytes() for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_scores_are_of_a_finished_evaluation(finished, tmp_path):
+    numbers = table(finished, tmp_path / "dino.csv")
+    with pytest.raises(InputError, match="only 1 names"):
+        add_scores(finished, [numbers, numbers])
+    (finished / "manifest.json").unlink()
+    with pytest.raises(InputError, match="is not complete"):
+        add_scores(finished, [numbers])
+
+
+def test_an_evaluation_without_need_of_geometry_has_none(inputs, tmp_path):
+    cfg, world = inputs
+    flat = {
+        "score": ScoreConfig(geometry="vggt", metrics=("sharpness", "oracle_psnr")),
+        "arms": {"best": Arm(best_of=2, best_by="sharpness")},
+        "primary": None,
+    }
+    out = run(cfg.model_copy(update=flat), world, tmp_path / "out")
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["arms"]["base"]) >= {"sharpness", "oracle_psnr"}
+    assert summary["guards"]["best"] == ["motion could not be measured"]
+    assert not list(out.rglob("geometry"))
+    assert all(json.loads(p.read_text()) == {} for p in out.rglob("licenses.json"))

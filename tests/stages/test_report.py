@@ -181,10 +181,34 @@ def test_a_missing_lora_and_missing_clips_are_named(finished, tmp_path):
     shutil.copytree(finished, run, ignore=shutil.ignore_patterns("videos"))
     with pytest.raises(InputError, match=r"videos/.*\.mkv"):
         report.run(run, run / "evaluation", tmp_path / "out")
-    shutil.rmtree(run / "lora" / "dpo")
+    (run / "lora" / "dpo" / "manifest.json").unlink()
     with pytest.raises(InputError, match="LoRA dpo"):
         report.run(run, run / "evaluation", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_later_rounds_have_their_curves_and_a_lora_from_elsewhere_has_none(tmp_path):
+    """Arms of a recipe may be LoRAs that the run did not train."""
+    jitter = {"base": 1.0, "dpo": 0.8, "dpo_random": 1.0, "dpo_round_2": 0.6, "elsewhere": 0.9}
+    run = make(tmp_path / "run", Size(train=2, candidates=3, held_out=2, seeds=1), jitter=jitter)
+    second = run / "rounds" / "2"
+    (second / "lora").mkdir(parents=True)
+    (run / "lora" / "dpo_round_2").rename(second / "lora" / "dpo")
+    shutil.rmtree(run / "lora" / "elsewhere")
+    (run / "evaluation").rename(second / "evaluation")
+    record = json.loads((second / "lora/dpo/config.json").read_text())
+    record["inputs"]["earlier"] = "0" * 64
+    (second / "lora/dpo/config.json").write_text(json.dumps(record))
+    found = report.read_run(run, second / "evaluation")
+    assert {name: training.later for name, training in found.trainings.items()} == {
+        **{"dpo": False, "dpo_random": False},
+        "dpo_round_2": True,
+    }
+    html = (report.run(run, second / "evaluation", second / "report") / "index.html").read_text()
+    assert "Error on the chosen, against its start" in html
+    assert html.count('scope="row" class="arm"') == 3
+    assert "LoRA dpo_round_2" in html
+    assert ">elsewhere</th>" in html
 
 
 def test_a_folder_of_other_files_is_never_replaced(finished, tmp_path):

@@ -9,11 +9,13 @@ from videogpa.errors import InputError
 from videogpa.geometry.base import load_prediction
 from videogpa.metrics import cross_view, motion
 from videogpa.metrics.base import Clip
-from videogpa.stages import prompts, score
+from videogpa.stages import best_of, pair, prompts, score
+from videogpa.stages.best_of import BestOfConfig
+from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, jobs_for_paths, protocol_hash, scores_as_json
-from videogpa.types import Candidate, Prompt, Score
+from videogpa.types import Candidate, PreferencePair, Prompt, Score
 from videogpa.video_io import read_video, write_master
 from videogpa.world.paths import CameraMove
 from videogpa.world.render import render
@@ -207,3 +209,75 @@ def test_settings_that_do_not_go_together_are_refused():
         score.check(ScoreConfig(geometry="embedded", full_size=True, window=20))
     with pytest.raises(InputError, match="not among the metrics"):
         score.check(ScoreConfig(geometry="embedded", full_size=True, metrics=("motion",)))
+
+
+FLAT = ScoreConfig(geometry="vggt", metrics=("sharpness", "oracle_psnr"))
+"""Needs neither the geometry model nor its weights nor consent to their licence."""
+
+
+@pytest.fixture
+def no_geometry(monkeypatch):
+    """Fails whoever builds a geometry model."""
+
+    def build(*_: object) -> None:
+        raise AssertionError("a geometry model was built")
+
+    monkeypatch.setattr("videogpa.geometry.options.build", build)
+
+
+def test_no_geometry_is_computed_where_no_metric_needs_it(candidates, tmp_path, no_geometry):
+    world, drawn = candidates
+    out = score.run(FLAT, drawn, tmp_path / "s", prompts=world)
+    good = [s for s in read_rows(out, Score) if s.status == "ok"]
+    assert [s.geometry for s in good] == [None, None]
+    assert all(
+        s.reason is None and s.metrics["oracle_psnr"] > 45 and s.metrics["sharpness"] > 0 for s in good
+    )
+    assert not (out / "geometry").exists()
+    assert json.loads((out / "licenses.json").read_text()) == {}
+    listed = scores_as_json(FLAT, good)
+    assert (listed["geometry"], listed["licenses"]) == (None, {})
+
+
+def test_values_are_those_that_stand_beside_geometry(candidates, tmp_path, scored):
+    flat = score.run(ScoreConfig(metrics=("sharpness",)), candidates[1], tmp_path / "s")
+    beside = {s.id: s.metrics.get("sharpness") for s in read_rows(scored, Score)}
+    assert {s.id: s.metrics.get("sharpness") for s in read_rows(flat, Score)} == beside
+
+
+def test_geometry_is_used_as_soon_as_one_metric_needs_it():
+    assert score.geometry_used(FLAT) is None
+    for metric in ("motion", "alignment", "albedo_agreement"):
+        assert score.geometry_used(FLAT.model_copy(update={"metrics": ("sharpness", metric)})) == "vggt"
+    assert score.geometry_used(CFG) == "embedded"
+    with pytest.raises(InputError, match="needs the option 'weights'"):
+        score.check_needed(FLAT.model_copy(update={"metrics": None}))
+    with pytest.raises(InputError, match="not among the metrics"):
+        score.check_needed(FLAT.model_copy(update={"full_size": True}))
+    with pytest.raises(InputError, match="'beauty'"):
+        score.check_needed(FLAT.model_copy(update={"metrics": ("beauty",)}))
+
+
+def test_geometry_that_is_not_used_does_not_decide_the_protocol():
+    assert protocol_hash(FLAT) == protocol_hash(FLAT.model_copy(update={"geometry": "sfm"}))
+    assert protocol_hash(FLAT) != protocol_hash(FLAT.model_copy(update={"max_frames": 9}))
+
+
+def test_pairs_and_the_best_are_chosen_from_scores_without_geometry(tmp_path, no_geometry):
+    drawn = tmp_path / "candidates"
+    with open_artifact(
+        drawn, stage="candidates", config=SampleConfig(), inputs={}, row_type=Candidate
+    ) as artifact:
+        for i, contrast in enumerate((0.2, 1.0)):
+            write_master(drawn / f"videos/p-{i}.mkv", contrast * torch.rand(4, 3, 32, 32))
+            artifact.append(Candidate(id=f"p-{i}", prompt_id="p", seed=i, video=f"videos/p-{i}.mkv"))
+        artifact.finish(["p-0", "p-1"])
+    scores = score.run(FLAT, drawn, tmp_path / "s")
+    (formed,) = read_rows(
+        pair.run(PairConfig(metric="sharpness"), scores, tmp_path / "pairs"), PreferencePair
+    )
+    assert (formed.chosen, formed.rejected) == ("p-1", "p-0")
+    (best,) = read_rows(
+        best_of.run(BestOfConfig(metric="sharpness"), drawn, scores, tmp_path / "best"), Candidate
+    )
+    assert best.seed == 1

@@ -122,3 +122,27 @@ def test_the_same_videos_give_the_same_pages(tmp_path):
     files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
     assert files
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
+
+
+@pytest.mark.parametrize("metrics", [("sharpness", "dynamic_degree"), ("oracle_psnr",)])
+def test_pages_without_geometry_show_frames_and_claim_no_order(tmp_path, metrics):
+    for name in ("b.mkv", "a.mkv"):
+        write_master(tmp_path / "clips" / name, torch.rand(4, 3, 48, 48))
+    cfg = ScoreConfig(geometry="vggt", metrics=metrics)
+    page = tmp_path / "page"
+    scores = score_report.run(
+        cfg, jobs_for_paths([tmp_path / "clips"]), page, workers=1, pictures=tmp_path / "p"
+    )
+    html = (page / "index.html").read_text(encoding="utf-8")
+    text = " ".join(" ".join(Page(html).text).split())
+    assert text.index("a.mkv") < text.index("b.mkv")
+    assert "2 videos" in text
+    for claim in ("cannot be judged", "most consistent", "largest error", "vggt"):
+        assert claim not in text.replace(cfg.model_dump_json(indent=2), "").split("Configuration")[0]
+    assert "none: no metric needs it" in text
+    for row in scores:
+        assert [p.suffix for p in tmp_path.glob(f"p/{row.id}*")] == [".png"]
+        one = Page((page / "videos" / row.id / "index.html").read_text(encoding="utf-8"))
+        assert not one.open
+        assert [v["src"] for v in one.all("video")] == ["frames.mp4"]
+        assert not one.all("canvas")

@@ -14,7 +14,7 @@ from videogpa.artifact import Artifact, open_artifact, read_manifest
 from videogpa.dpo import diffusion, training
 from videogpa.dpo import pairs as pair_module
 from videogpa.dpo.config import TrainConfig
-from videogpa.dpo.lora import LORA_FILES
+from videogpa.dpo.lora import LORA_FILES, add_lora, lora_parameters, save_lora
 from videogpa.dpo.pairs import Reading, batch_indices, load_pairs, split
 from videogpa.dpo.reference_cache import ReferenceCache
 from videogpa.errors import InputError
@@ -279,6 +279,101 @@ def test_both_experts_are_trained_by_one_command(inputs, tmp_path):
     plain.load_lora_weights(out / "lora", weight_name=LORA_FILES[0])
     plain.load_lora_weights(out / "lora", weight_name=LORA_FILES[1], load_into_transformer_2=True)
     assert plain.transformer_2.peft_config
+
+
+def write_lora(folder, model, seed, names=LORA_FILES[:1]):
+    """LoRAs that change something."""
+    for number, name in enumerate(names):
+        family = stage.load("families", "wan").Family(model)
+        add_lora(family, rank=3, alpha=6.0, seed=seed + number)
+        rng = torch.Generator().manual_seed(seed + number)
+        for parameter in lora_parameters(family).values():
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=rng)
+        save_lora(family, folder, name)
+    return folder
+
+
+def test_a_lora_on_top_of_an_earlier_one_starts_there_and_is_stored_alone(inputs, undisturbed, tmp_path):
+    earlier = write_lora(tmp_path / "earlier", inputs["model"], 5)
+    out = run(CFG, **inputs, out=tmp_path / "out", earlier=earlier)
+    first = log_of(out)[0]
+    assert (float(first["accuracy"]), float(first["chosen_change"])) == (0.5, 0.0)
+    found = load_file(out / WEIGHTS)
+    assert {key: tensor.shape for key, tensor in found.items()} == {
+        key: tensor.shape for key, tensor in load_file(undisturbed / WEIGHTS).items()
+    }
+    assert (out / WEIGHTS).read_bytes() != (undisturbed / WEIGHTS).read_bytes()
+    smaller = CFG.model_copy(update={"offload": True})
+    again = run(smaller, **inputs, out=tmp_path / "smaller", earlier=earlier)
+    assert (again / WEIGHTS).read_bytes() == (out / WEIGHTS).read_bytes()
+    other = write_lora(tmp_path / "other", inputs["model"], 6)
+    with pytest.raises(InputError, match=r"inputs\.earlier has changed"):
+        run(CFG, **inputs, out=out, earlier=other)
+    with pytest.raises(InputError, match=r"inputs\.earlier"):
+        run(CFG, **inputs, out=out)
+    two = write_lora(tmp_path / "two", inputs["model"], 5, LORA_FILES)
+    with pytest.raises(InputError, match="two experts, but the model has one"):
+        run(CFG, **inputs, out=tmp_path / "refused", earlier=two)
+
+
+def test_a_training_on_top_of_an_earlier_lora_resumes_bit_for_bit(inputs, tmp_path, monkeypatch):
+    earlier = write_lora(tmp_path / "earlier", inputs["model"], 5)
+    whole = run(CFG, **inputs, out=tmp_path / "whole", earlier=earlier)
+    save = training.save
+
+    def interrupt(path, now, *args):
+        save(path, now, *args)
+        if now.step == 4:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save", interrupt)
+        with pytest.raises(Killed):
+            run(CFG, **inputs, out=tmp_path / "resumed", earlier=earlier)
+    resumed = run(CFG, **inputs, out=tmp_path / "resumed", earlier=earlier)
+    for name in ("log.csv", WEIGHTS):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_known_references_are_those_of_one_earlier_lora(inputs, tmp_path):
+    """One file of them for three bases: none takes another's."""
+    cfg = CFG.model_copy(update={"reference_draws": 2, "steps": 8})
+    shared = tmp_path / "reference.jsonl"
+    loras = [None, *(write_lora(tmp_path / f"lora{seed}", inputs["model"], seed) for seed in (5, 6))]
+    sizes = []
+    for number, earlier in enumerate(loras):
+        found = run(cfg, **inputs, out=tmp_path / f"shared{number}", earlier=earlier, reference_cache=shared)
+        own = run(cfg, **inputs, out=tmp_path / f"own{number}", earlier=earlier)
+        assert (found / WEIGHTS).read_bytes() == (own / WEIGHTS).read_bytes()
+        sizes.append(len(shared.read_text().splitlines()))
+    assert sizes == [sizes[0] * count for count in (1, 2, 3)]
+
+
+def test_each_expert_starts_from_its_own_earlier_lora(inputs, tmp_path, monkeypatch):
+    model = tiny_wan.build(tmp_path / "model", "a14b_t2v")
+    candidates = write_candidates(tmp_path / "candidates", first_frame=False)
+    given = inputs | {"model": model, "candidates": candidates}
+    earlier = write_lora(tmp_path / "earlier", model, 5, LORA_FILES)
+    carried = []
+
+    def prepared(*args):
+        policy = training.prepared(*args)
+        layer = policy.family.transformer.blocks[0].attn1.to_q
+        carried.append({"weight": layer.lora_B["earlier"].weight.clone()} if len(layer.lora_B) == 2 else {})
+        # Of the other expert nothing is loaded.
+        assert "pipeline" not in vars(policy.family)
+        return policy
+
+    monkeypatch.setattr(stage, "prepared", prepared)
+    cfg = CFG.model_copy(update={"steps": 2, "warmup_steps": 0})
+    run(cfg, **given, out=tmp_path / "out", earlier=earlier)
+    key = "transformer.blocks.0.attn1.to_q.lora_B.weight"
+    for found, name in zip(carried, LORA_FILES, strict=True):
+        assert torch.equal(found["weight"], load_file(earlier / name)[key])
+    (earlier / LORA_FILES[1]).unlink()
+    carried.clear()
+    run(cfg, **given, out=tmp_path / "first_alone", earlier=earlier)
+    assert [bool(found) for found in carried] == [True, False]
 
 
 def test_a_second_run_does_nothing_and_a_changed_one_is_refused(undisturbed, inputs):

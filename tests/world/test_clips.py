@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from videogpa.errors import InputError
 from videogpa.world import clips
 from videogpa.world.render import render
 from videogpa.world.scene import sample_scene
@@ -46,3 +47,13 @@ def test_a_share_of_the_clips_has_a_fault_that_their_captions_do_not_tell():
     assert [caption for _, caption in clean] == [caption for _, caption in mixed]
     again = clips.training_clip(faulty.index(True), 3, 16, 0.5)[0]
     assert torch.equal(again, mixed[faulty.index(True)][0])
+
+
+def test_a_folder_holds_clips_of_one_making(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "CHUNK", 1)
+    render = {"count": 1, "frames": 3, "size": 16, "workers": 1}
+    clips.render_clips(tmp_path, **render, faulty_share=0.5)
+    assert clips.made_with(tmp_path)["faulty_share"] == 0.5
+    assert len(list(clips.read_clips(tmp_path))) == 1
+    with pytest.raises(InputError, match="faulty_share"):
+        clips.render_clips(tmp_path, **render)

@@ -124,3 +124,4 @@ def test_a_model_that_is_trained_further_by_no_step_is_the_same(tmp_path):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert json.loads((tmp_path / "out/training.json").read_text())["continued"]
+    assert "_name_or_path" not in json.loads((tmp_path / "out/pipeline/vae/config.json").read_text())

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videogpa.dpo.lora import ADAPTER, EARLIER, switch
 from videogpa.families.base import Conditioning, VideoFamily
 from videogpa.tensors import Latents, PerSample
 
@@ -70,7 +71,7 @@ class PairErrors:
 def pair_errors(family: VideoFamily, batch: Batch, reference: Sides | None = None) -> PairErrors:
     """Errors of both sides under policy and reference; each side gets the pair's own noise and timestep.
 
-    The reference is the same weights with the adapters off, unless its errors are known already.
+    The reference is the same weights without the LoRA that is trained, unless its errors are known already.
     """
     chosen_reference, rejected_reference = reference or reference_errors(family, batch)
     chosen, rejected = residuals(family, batch)
@@ -87,7 +88,7 @@ def pair_errors(family: VideoFamily, batch: Batch, reference: Sides | None = Non
 
 @torch.no_grad()
 def reference_errors(family: VideoFamily, batch: Batch) -> Sides:
-    """Errors of both sides under the base model."""
+    """Errors of both sides under the reference: the base model, or the base with an earlier LoRA."""
     with adapters_off(family.transformer):
         return side_errors(family, batch)
 
@@ -127,12 +128,14 @@ def safe_scale(chosen_gradient: Latents, rejected_gradient: Latents) -> PerSampl
 
 @contextmanager
 def adapters_off(transformer: Any) -> Iterator[None]:
-    """The reference model: the same weights without their LoRA, bit for bit the base."""
-    transformer.disable_adapters()
+    """The reference model: the same weights without the LoRA that is trained, bit for bit the base, which may carry an
+    earlier one.
+    """
+    switch(transformer, EARLIER)
     try:
         yield
     finally:
-        transformer.enable_adapters()
+        switch(transformer, EARLIER, ADAPTER)
 
 
 def _counted(family: VideoFamily, batch: Batch) -> tuple[Weights, Weights]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from videogpa.errors import InputError
 from videogpa.families.base import VideoFamily, save_tensors
 
-ADAPTER = "default"
+ADAPTER, EARLIER = "default", "earlier"
+"""The LoRA that is trained or drawn with, and one that policy and reference carry as a part of their frozen base."""
 LORA_FILES = (LORA_WEIGHT_NAME_SAFE, "pytorch_lora_weights_2.safetensors")
 """One for each expert: the plain pipeline loads the second with `load_into_transformer_2=True`."""
 PREFIX = "transformer."
@@ -42,14 +44,17 @@ AUTHORS_WAN = {
 
 
 def add_lora(family: VideoFamily, rank: int, alpha: float, seed: int) -> list[nn.Parameter]:
-    """Put a fresh LoRA on the family's targets and return its parameters, float32 and trainable.
+    """Put a fresh LoRA on the family's targets, beside an earlier one, and return its parameters: float32, trainable.
 
     A fresh LoRA changes nothing: B is zero (Hu et al. 2021, arXiv 2106.09685, section 4.1).
     """
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(family.lora_targets))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # Beside an earlier LoRA there are two on purpose.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
         torch.manual_seed(seed)
         family.transformer.add_adapter(config, ADAPTER)
+    switch(family.transformer, EARLIER, ADAPTER)
     parameters = lora_parameters(family)
     for parameter in parameters.values():
         parameter.data = parameter.data.float()
@@ -57,8 +62,22 @@ def add_lora(family: VideoFamily, rank: int, alpha: float, seed: int) -> list[nn
 
 
 def lora_parameters(family: VideoFamily) -> dict[str, nn.Parameter]:
-    """The adapter's parameters by name, in the transformer's order."""
-    return {name: p for name, p in family.transformer.named_parameters() if ".lora_" in name}
+    """The parameters of the LoRA that is trained by name, in the transformer's order."""
+    return {
+        name: p
+        for name, p in family.transformer.named_parameters()
+        if ".lora_" in name and f".{ADAPTER}." in name
+    }
+
+
+def switch(transformer: Any, *on: str) -> None:
+    """Turn exactly these adapters on, as far as there are such; an earlier one never learns."""
+    there = [name for name in on if name in transformer.peft_config]
+    for module in transformer.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.set_adapter(there)
+            # Peft lets all adapters learn that are on.
+            module.set_requires_grad(EARLIER, False)
 
 
 @torch.no_grad()
@@ -111,13 +130,34 @@ def load_lora(family: VideoFamily, source: Path, strength: float = 1.0) -> None:
     read = [(transformer, path, *_read(family, transformer, path)) for transformer, path in parts]
     remove_lora(family)
     for transformer, path, weights, metadata in read:
-        try:
-            family.lora_loader.load_lora_into_transformer(
-                weights, transformer, adapter_name=ADAPTER, metadata=metadata, low_cpu_mem_usage=True
-            )
-        except (ValueError, TypeError, KeyError, RuntimeError, re.error) as error:
-            raise InputError(f"the LoRA {path} does not fit the model: {error}") from error
+        _put(family, transformer, ADAPTER, path, weights, metadata)
         transformer.set_adapters([ADAPTER], weights=[strength])
+
+
+def load_earlier(family: VideoFamily, file: Path) -> None:
+    """Put a stored LoRA on the transformer as a part of the frozen base; `add_lora` puts the one that learns beside it.
+
+    Raises:
+        InputError: as `load_lora`.
+    """
+    _put(family, family.transformer, EARLIER, file, *_read(family, family.transformer, file))
+    switch(family.transformer, EARLIER)
+
+
+def _put(
+    family: VideoFamily,
+    transformer: nn.Module,
+    adapter: str,
+    file: Path,
+    weights: dict[str, Tensor],
+    metadata: dict[str, object] | None,
+) -> None:
+    try:
+        family.lora_loader.load_lora_into_transformer(
+            weights, transformer, adapter_name=adapter, metadata=metadata, low_cpu_mem_usage=True
+        )
+    except (ValueError, TypeError, KeyError, RuntimeError, re.error) as error:
+        raise InputError(f"the LoRA {file} does not fit the model: {error}") from error
 
 
 def remove_lora(family: VideoFamily) -> None:
@@ -204,6 +244,18 @@ def find_weights(source: Path) -> Path:
     if len(files) != 1:
         raise InputError(f"{source} holds {len(files)} safetensors files and no {LORA_WEIGHT_NAME_SAFE}")
     return files[0]
+
+
+def expert_file(source: Path, number: int, experts: int) -> Path | None:
+    """The LoRA of one of the experts, counted from 0; None where there is none for the second.
+
+    Raises:
+        InputError: as `find_weights`, or LoRAs of two experts for a model that has one.
+    """
+    if experts == 1 and (source / LORA_FILES[1]).is_file():
+        raise InputError(f"{source} holds LoRAs of two experts, but the model has one")
+    file = find_weights(source) if number == 0 else source / LORA_FILES[number]
+    return file if file.is_file() else None
 
 
 def _require_fit(transformer: nn.Module, weights: dict[str, Tensor], file: Path) -> None:

@@ -91,6 +91,19 @@ def at_strength(lora: Lora, strength: float) -> Lora:
     return replace(lora, config=lora.config | dict(zip(SCALED, (alpha, alphas), strict=True)))
 
 
+def stacked(loras: Sequence[Lora]) -> Lora:
+    """The one LoRA whose change is the sum of theirs, in float32: of every module A below A and scaled B beside scaled
+    B, which makes its rank the sum of theirs.
+    """
+    weights = {}
+    for module in dict.fromkeys(module for lora in loras for module in lora.modules):
+        parts = [lora for lora in loras if module + DOWN in lora.weights]
+        weights[module + DOWN] = torch.cat([lora.weights[module + DOWN].float() for lora in parts])
+        scaled = [lora.scale(module) * lora.weights[module + UP].float() for lora in parts]
+        weights[module + UP] = torch.cat(scaled, dim=1)
+    return Lora(weights=weights, config=_config_of(weights))
+
+
 def write_diffusers(loras: Sequence[Lora], folder: Path) -> list[Path]:
     """`pytorch_lora_weights.safetensors`, and a second file for a second expert (see `dpo/lora.py`)."""
     paths = [folder / name for name in LORA_FILES[: len(loras)]]

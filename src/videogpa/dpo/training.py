@@ -25,7 +25,7 @@ from videogpa.dpo.diffusion import Batch, PairErrors, Sides, adapters_off, pair_
 from videogpa.dpo.doctor import Training, hopeless
 from videogpa.dpo.health import Health, effect_size, measure, must_stop
 from videogpa.dpo.log import figures, progress_bar, read_log, training_log
-from videogpa.dpo.lora import adapted_norm, add_lora, lora_parameters
+from videogpa.dpo.lora import adapted_norm, add_lora, load_earlier, lora_parameters
 from videogpa.dpo.loss import (
     anchored_dpo_loss,
     diffusion_dpo_loss,
@@ -56,7 +56,7 @@ CHECKPOINT, LOG, BOARD, CALIBRATION = "checkpoint.safetensors", "log.csv", "tens
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is trained on. `base_hash` stands for the base model's weights."""
+    """What is trained on. `base_hash` stands for the reference: the base model's weights and an earlier LoRA's."""
 
     training: list[TrainingPair]
     held_out: list[TrainingPair]
@@ -158,11 +158,17 @@ def objective(cfg: TrainConfig, errors: PairErrors, beta: float) -> PerSample:
             return sft_loss(errors.chosen)
 
 
-def prepared(cfg: TrainConfig, family: VideoFamily, accelerator: Accelerator) -> Policy:
-    """The family's model with a fresh LoRA, on the accelerator, as small in memory as asked for."""
+def prepared(
+    cfg: TrainConfig, family: VideoFamily, accelerator: Accelerator, earlier: Path | None = None
+) -> Policy:
+    """The family's model with a fresh LoRA, on the accelerator, as small in memory as asked for; a LoRA in the file
+    `earlier` is a part of its frozen base.
+    """
     base_norm = adapted_norm(family)
     if cfg.quantize:
         quantize_base(family.transformer)
+    if earlier is not None:
+        load_earlier(family, earlier)
     add_lora(family, cfg.rank, cfg.alpha, cfg.seed)
     lora = lora_parameters(family)
     recompute_blocks(family.transformer, 1.0 if cfg.offload else cfg.recompute)

@@ -50,6 +50,15 @@ class Comparison(BaseModel):
         return self.arm, self.against
 
 
+class OutsideMetric(BaseModel):
+    """What is known of a metric that another tool measured; `file` is the table that its numbers came in."""
+
+    model_config = ConfigDict(frozen=True)
+
+    higher_is_better: bool
+    file: str
+
+
 class Summary(BaseModel):
     """`summary.json` of an evaluation.
 
@@ -61,6 +70,7 @@ class Summary(BaseModel):
     primary: str | None = None
     arms: dict[str, dict[str, FiniteFloat]]
     truth: dict[str, FiniteFloat] = {}
+    external: dict[str, OutsideMetric] = {}
     comparisons: list[Comparison]
     guards: dict[str, list[str]] = {}
     circular: dict[str, list[str]] = {}

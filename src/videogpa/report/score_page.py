@@ -19,9 +19,11 @@ PLACES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """How the scores came about. `facts` describes every metric of the pages, in their order."""
+    """How the scores came about. `facts` describes every metric of the pages, in their order; `geometry` is None where
+    none of the metrics needed one.
+    """
 
-    geometry: str
+    geometry: str | None
     protocol: str
     versions: dict[str, str]
     config: str
@@ -61,7 +63,12 @@ def write_pages(page: Path, scores: Sequence[Score], about: Measurement) -> None
         "files": {"page": PAGE, "picture": PICTURE, "errors": ERRORS, "cloud": CLOUD, "scores": SCORES},
     }
     failed = [s for s in scores if s.status == "failed"]
-    context = {"headline": list_headline(videos, failed), "videos": videos, "failed": failed}
+    context = {
+        "headline": list_headline(videos, failed),
+        "ranked": CONSISTENCY in about.facts,
+        "videos": videos,
+        "failed": failed,
+    }
     (page / PAGE).write_text(render("score_index.html", shared | context), encoding="utf-8")
     for i, video in enumerate(videos):
         neighbours = {
@@ -74,7 +81,7 @@ def write_pages(page: Path, scores: Sequence[Score], about: Measurement) -> None
 
 
 def ranked(videos: Sequence[ShownVideo]) -> list[ShownVideo]:
-    """The most consistent first; those without a value last, in the order given."""
+    """The most consistent first; those without a value last, and all where nobody asked for it, in the order given."""
     return sorted(videos, key=lambda v: -value if (value := _overall(v)) is not None else float("inf"))
 
 
@@ -82,21 +89,24 @@ def list_headline(videos: Sequence[ShownVideo], failed: Sequence[Score]) -> str:
     """The list in one sentence."""
     values = [value for v in videos if (value := _overall(v)) is not None]
     count = len(videos) + len(failed)
+    unjudged = sum(CONSISTENCY in v.score.metrics for v in videos) - len(values)
     parts = []
     if values:
         low, high = number(min(values), 2), number(max(values), 2)
         spread = f"consistency {high}" if len(values) == 1 else f"consistency from {low} to {high}"
         parts.append(spread)
-    if unjudged := len(videos) - len(values):
+    if unjudged:
         parts.append(f"{unjudged} cannot be judged")
     if failed:
         parts.append(f"{len(failed)} failed")
-    return f"{count} video{'' if count == 1 else 's'}: {', '.join(parts)}"
+    return f"{count} video{'' if count == 1 else 's'}" + (f": {', '.join(parts)}" if parts else "")
 
 
 def video_headline(video: ShownVideo, rank: int, judged: int) -> str:
     """The score of one video in one sentence; `rank` is its place among the `judged` ones."""
     value = _overall(video)
+    if CONSISTENCY not in video.score.metrics:
+        return video.name
     if value is None:
         return f"{video.name} cannot be judged"
     return f"Consistency {number(value, 2)}" + (f": place {rank} of {judged}" if judged > 1 else "")

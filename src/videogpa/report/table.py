@@ -6,7 +6,15 @@ from typing import Literal
 
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.plugin import load
-from videogpa.report.findings import Comparison, Summary, Verdict, decimals, number, percent
+from videogpa.report.findings import (
+    Comparison,
+    OutsideMetric,
+    Summary,
+    Verdict,
+    decimals,
+    number,
+    percent,
+)
 
 Role = Literal["primary", "made", "between_seeds", "truth", "other", "neither", "guard"]
 TITLES: dict[Role, str] = {
@@ -78,13 +86,17 @@ class TableRow:
     cells: dict[tuple[str, str], Cell]
 
 
-def metric_facts(name: str, role: Role = "other") -> MetricFacts:
-    """What a metric says of itself, with its part in an evaluation.
+def metric_facts(name: str, role: Role = "other", outside: OutsideMetric | None = None) -> MetricFacts:
+    """What a metric says of itself, with its part in an evaluation; `outside` says it of one that another tool
+    measured.
 
     Raises:
         InputError: no such metric.
     """
-    if name in BETWEEN_SEEDS:
+    if outside is not None:
+        definition, unit, source = "Measured by another tool.", "as it was given", outside.file
+        higher_is_better: bool | None = outside.higher_is_better
+    elif name in BETWEEN_SEEDS:
         together = BETWEEN_SEEDS[name]
         definition = " ".join((together.measure.__doc__ or "").split("\n\n")[0].split())
         unit, source = together.unit, "this project"

@@ -20,13 +20,13 @@ from videogpa.dpo.training import CALIBRATION, LOG
 from videogpa.errors import InputError
 from videogpa.stages import sample, score
 from videogpa.stages.evaluate import BASE, GUARDED
+from videogpa.stages.rounds import evaluation_of, trainings_of
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better
 from videogpa.stages.train import LORA, SUMMARY
 from videogpa.statistics import bootstrap_interval
 from videogpa.types import Candidate, EvalRow, MetricValues, Prompt, Score
 
-EVALUATION = "evaluation"
 DRAWN = SampleConfig(candidates=1)
 JUDGED = ScoreConfig(geometry="embedded")
 RESAMPLES = 2_000
@@ -37,8 +37,9 @@ Measured = Mapping[tuple[str, int], MetricValues]
 def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tuple[str, list[Verdict]]]:
     """The verdicts of every training below a training's folder or a whole run's; an empty list is a healthy one.
 
-    Two experts are two trainings. Of a run with a complete evaluation, motion and sharpness are those of its videos,
-    and every arm is compared with the control that has shuffled labels.
+    Two experts are two trainings, and so are two rounds of an arm; a later round's errors are against the round before
+    it. Of a run with a complete evaluation, motion and sharpness are those of its videos against the base's (of a later
+    round, with the LoRAs of all up to it), and every arm is compared with the control that has shuffled labels.
 
     Args:
         probes: of a training's folder, what `probe` measured.
@@ -47,25 +48,32 @@ def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tu
         InputError: no training lies there, or its configuration cannot be read.
     """
     run = (folder / LORA).is_dir() and not (folder / CONFIG).exists()
-    arms = sorted(path for path in (folder / LORA).iterdir() if path.is_dir()) if run else [folder]
-    arms = [arm for arm in arms if (arm / CONFIG).exists()]
+    arms = trainings_of(folder) if run else {folder.name: folder} if (folder / CONFIG).exists() else {}
     if not arms:
         raise InputError(
             f"{folder} holds no training: give the folder of `videogpa train` or of `videogpa run`"
         )
-    controls = [arm for arm in arms if run and _config(arm).labels == "shuffled"]
+    controls = [arm for arm, path in arms.items() if run and _config(path).labels == "shuffled"]
+    evaluation = evaluation_of(folder)
+    measured = _evaluated(evaluation) if run else {}
     found = []
-    for arm in arms:
-        measured = _evaluated(folder / EVALUATION) if run else {}
-        videos = changes(measured[BASE], measured[arm.name]) if arm.name in measured else probes
+    for arm, path in arms.items():
+        videos = changes(measured[BASE], measured[arm]) if arm in measured else probes
         better = [
             beaten
             for control in controls
-            if (beaten := _beats(folder / EVALUATION, measured, arm.name, control.name)) is not None
+            if (beaten := _beats(evaluation, measured, arm, control)) is not None
         ]
-        for name, training in trainings(arm).items():
+        for expert, training in trainings(path).items():
+            # The folder's name is the arm's but for its round.
+            name = arm + expert.removeprefix(path.name)
             found.append((name, diagnose(training, videos, beats_control=any(better) if better else None)))
     return found
+
+
+def lines(examined: Sequence[tuple[str, Sequence[Verdict]]]) -> list[str]:
+    """What `examine` found, for people."""
+    return [f"{name}: {said}" for name, found in examined for said in [str(v) for v in found] or ["healthy"]]
 
 
 def probe(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -12,13 +13,25 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa import __version__
-from videogpa.artifact import CONFIG, atomic_path, hash_json, open_artifact, read_rows, write_json_atomic
+from videogpa.artifact import (
+    CONFIG,
+    MANIFEST,
+    atomic_path,
+    hash_file,
+    hash_json,
+    open_artifact,
+    read_manifest,
+    read_rows,
+    write_json_atomic,
+)
 from videogpa.errors import InputError
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.plugin import load
+from videogpa.report.findings import read_summary
 from videogpa.stages import sample, score
 from videogpa.stages.against_truth import BetweenSeedsRow, Worlds, between_seeds, draw_truth
 from videogpa.stages.best_of import best_id
+from videogpa.stages.external_scores import ExternalScore, from_outside, read_external_scores, require_apart
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better, protocol_hash
 from videogpa.statistics import (
@@ -32,7 +45,7 @@ from videogpa.statistics import (
     wilcoxon_p,
     wins,
 )
-from videogpa.types import CONSISTENCY, Candidate, EvalRow, Prompt, Score
+from videogpa.types import CONSISTENCY, Candidate, EvalRow, MetricValues, Prompt, Score
 from videogpa.weights import lora_folder, model_folder
 
 BASE = "base"
@@ -40,6 +53,8 @@ TRUTH = "truth"
 """No arm that can win: the ceiling."""
 SUMMARY = "summary.json"
 BETWEEN = "between_seeds.jsonl"
+EXTERNAL = "external"
+"""The folder of the tables that other tools' numbers came in, as they were given."""
 KIN = {"consistency", "cross_view"}
 """One measures by the other: neither judges what the other made."""
 GUARDED = ("sharpness", "motion")
@@ -108,7 +123,7 @@ def run(cfg: EvaluateConfig, prompts: Path, out: Path, *, workers: int = 1, over
 
     Raises:
         InputError: an unknown arm is compared, an arm has a name that it cannot have, the primary is not measured,
-            what trained or selected an arm would judge it, or the scores cannot be made (`score.check`).
+            what trained or selected an arm would judge it, or the scores cannot be made (`score.check_needed`).
     """
     _check_arms(cfg)
     worlds = {p.id: p.world for p in read_rows(prompts, Prompt) if p.status == "ok"}
@@ -145,30 +160,81 @@ def run(cfg: EvaluateConfig, prompts: Path, out: Path, *, workers: int = 1, over
     return out
 
 
+def add_scores(evaluation: Path, tables: Sequence[Path], *, partial: bool = False) -> Path:
+    """Let numbers that other tools measured on a finished evaluation's videos count among its metrics.
+
+    The tables are copied into `external/`, where one takes the place of an earlier one of its name, and the summary is
+    made again from what is on disk: rows, videos and scores stay as they are. Nothing is written before all is read.
+    `partial` lets a metric miss videos.
+
+    Raises:
+        InputError: `evaluation` is no finished one, two tables have one name or the same metric, or as
+            `read_external_scores`.
+    """
+    rows = read_rows(evaluation, EvalRow)
+    given = {path.name: path for path in tables}
+    if len(given) < len(tables):
+        raise InputError(f"{len(tables)} tables of scores have only {len(given)} names; rename some")
+    kept = {path.name: path for path in sorted((evaluation / EXTERNAL).glob("[!.]*"))}
+    known = {(row.arm, row.prompt_id, row.seed) for row in rows if row.status == "ok"}
+    external = {
+        name: read_external_scores(path, known, partial=partial or name not in given)
+        for name, path in (kept | given).items()
+    }
+    require_apart(external)
+    before, (cfg, between) = read_summary(evaluation / SUMMARY), _recorded(evaluation)
+    truth = read_rows(evaluation / "scores" / TRUTH, Score) if before.truth else []
+    summary = summarize(cfg, rows, between, truth, external)
+    for name, path in given.items():
+        with atomic_path(evaluation / EXTERNAL / name) as temporary:
+            shutil.copyfile(path, temporary)
+    write_json_atomic(
+        evaluation / SUMMARY,
+        summary | {"protocol": _with_external(before.protocol, summary["external"])},
+    )
+    manifest = read_manifest(evaluation)
+    changed = {
+        name: hash_file(evaluation / name) for name in (SUMMARY, *(f"{EXTERNAL}/{n}" for n in external))
+    }
+    files = dict(sorted((manifest.files | changed).items()))
+    write_json_atomic(
+        evaluation / MANIFEST, manifest.model_copy(update={"files": files}).model_dump(mode="json")
+    )
+    return evaluation
+
+
 def summarize(
     cfg: EvaluateConfig,
     rows: Sequence[EvalRow],
     between: Sequence[BetweenSeedsRow] = (),
     truth: Sequence[Score] = (),
+    external: Mapping[str, Sequence[ExternalScore]] = {},
 ) -> dict[str, Any]:
     """Means of arms and of the truth, paired comparisons, the primary's first, and who breaks a guard.
 
-    `docs/evaluation.md` describes the keys.
+    `external` are other tools' numbers by the file that they came in. `docs/evaluation.md` describes the keys.
     """
-    values = _by_arm(rows, between, truth)
+    values = _by_arm(rows, between, truth, external)
+    outside: dict[str, dict[str, Any]] = {
+        row.metric: {"higher_is_better": row.higher_is_better, "file": file}
+        for file, found in external.items()
+        for row in found
+    }
+    better = {name: says["higher_is_better"] for name, says in outside.items()}
     arms = {arm: _means(values[arm]) for arm in dict.fromkeys(row.arm for row in rows)}
     guards = {arm: guard_problems(arms.get(BASE, {}), arms[arm]) for arm in arms if arm != BASE}
     found = [
         compared
         for arm, against in cfg.compared
         for metric in values[arm]
-        if (compared := _compare(cfg, values, arm, against, metric))
+        if (compared := _compare(cfg, values, arm, against, metric, better))
     ]
     found.sort(key=lambda c: c["metric"] != cfg.primary)
     return {
         "primary": cfg.primary,
         "arms": arms,
         "truth": _means(values[TRUTH]),
+        "external": outside,
         "comparisons": [c | {"verdict": _verdict(c, guards)} for c in _with_holm(found)],
         "guards": guards,
         "circular": circular(cfg),
@@ -203,7 +269,7 @@ def circular(cfg: EvaluateConfig) -> dict[str, list[str]]:
 
 
 def direction(metric: str) -> bool | None:
-    """Whether higher is better; None where neither is."""
+    """Whether higher is better; None where neither is. Of metrics of this package only."""
     if metric in NEITHER:
         return None
     return False if metric in BETWEEN_SEEDS else higher_is_better(metric)
@@ -219,6 +285,8 @@ def family_of(metric: str, primary: str | None) -> Family:
         return "between_seeds"
     if metric in GUARDED:
         return "guard"
+    if from_outside(metric):
+        return "other"
     return "truth" if "truth" in load("metrics", metric).NEEDS else "other"
 
 
@@ -248,13 +316,17 @@ Values = dict[str, dict[tuple[str, int], float]]
 
 
 def _by_arm(
-    rows: Sequence[EvalRow], between: Sequence[BetweenSeedsRow], truth: Sequence[Score]
+    rows: Sequence[EvalRow],
+    between: Sequence[BetweenSeedsRow],
+    truth: Sequence[Score],
+    external: Mapping[str, Sequence[ExternalScore]],
 ) -> Mapping[str, Values]:
     values: dict[str, Values] = defaultdict(lambda: defaultdict(dict))
-    keyed = [
+    keyed: list[tuple[str, str, int, MetricValues]] = [
         *((row.arm, row.prompt_id, row.seed, row.metrics) for row in rows),
         *((row.arm, row.prompt_id, 0, row.metrics) for row in between),
         *((TRUTH, str(row.prompt_id), 0, row.metrics) for row in truth),
+        *((*row.key, row.metrics) for found in external.values() for row in found),
     ]
     for arm, prompt_id, seed, metrics in keyed:
         for metric, value in metrics.items():
@@ -268,15 +340,21 @@ def _means(values: Values) -> dict[str, float]:
 
 
 def _compare(
-    cfg: EvaluateConfig, values: Mapping[str, Values], arm: str, against: str, metric: str
+    cfg: EvaluateConfig,
+    values: Mapping[str, Values],
+    arm: str,
+    against: str,
+    metric: str,
+    outside: Mapping[str, bool],
 ) -> dict[str, Any] | None:
+    """`outside` has the directions of metrics that are none of this package's."""
     ours, theirs = values[arm][metric], values[against].get(metric, {})
     keys = sorted(ours.keys() & theirs.keys())
     if not keys:
         return None
     differences, clusters = np.array([ours[k] - theirs[k] for k in keys]), [k[0] for k in keys]
     by_prompt, names = cluster_means(differences, clusters), sorted(set(clusters))
-    better = direction(metric)
+    better = outside[metric] if metric in outside else direction(metric)
     share = _headroom(cfg, dict(zip(names, by_prompt.tolist(), strict=True)), values, metric)
     won = None if better is None else wins(by_prompt if better else -by_prompt)
     interval = partial(bootstrap_interval, resamples=cfg.resamples, seed=cfg.bootstrap_seed)
@@ -424,8 +502,24 @@ def _inputs(cfg: EvaluateConfig, prompts: Path) -> dict[str, Path]:
     return {"prompts": prompts, "model": model_folder(cfg.sample.model), **loras, **models}
 
 
+def _recorded(evaluation: Path) -> tuple[EvaluateConfig, list[BetweenSeedsRow]]:
+    """How a finished evaluation was made, and what the seeds of a prompt said together."""
+    try:
+        cfg = EvaluateConfig.model_validate(json.loads((evaluation / CONFIG).read_bytes())["config"])
+        lines = (evaluation / BETWEEN).read_text(encoding="utf-8").splitlines()
+        return cfg, [BetweenSeedsRow.model_validate_json(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{evaluation} is no evaluation of this version: {error}; redo it") from error
+
+
+def _with_external(own: str, outside: Mapping[str, Any]) -> str:
+    """An evaluation's protocol, and after a + the names and directions of what others measured (8 hex digits)."""
+    directions = {name: says["higher_is_better"] for name, says in outside.items()}
+    return f"{own.partition('+')[0]}+{hash_json(directions)[:8]}"
+
+
 def _check_arms(cfg: EvaluateConfig) -> None:
-    score.check(cfg.score)
+    score.check_needed(cfg.score)
     for name in cfg.arms:
         if name in (BASE, TRUTH) or not name or name.startswith(".") or "/" in name:
             raise InputError(

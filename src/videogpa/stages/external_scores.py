@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from videogpa.errors import InputError
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.plugin import available
+from videogpa.types import MetricValues
 
 Key = tuple[str, str, int]
 """Arm, prompt id and seed: one video of an evaluation."""
@@ -41,6 +42,16 @@ class ExternalScore(BaseModel):
         """The video that the number belongs to."""
         return self.arm, self.prompt_id, self.seed
 
+    @property
+    def metrics(self) -> MetricValues:
+        """The number as rows of this package hold theirs."""
+        return {self.metric: self.value}
+
+
+def from_outside(metric: str) -> bool:
+    """Whether a metric is neither this package's nor a module of somebody else's, whose name has a dot."""
+    return "." not in metric and metric not in {*available("metrics"), *BETWEEN_SEEDS}
+
 
 def read_external_scores(path: Path, known: Collection[Key], *, partial: bool = False) -> list[ExternalScore]:
     """The rows of a table, in its order, each about a video in `known`.
@@ -56,12 +67,12 @@ def read_external_scores(path: Path, known: Collection[Key], *, partial: bool = 
     rows: list[ExternalScore] = []
     lines: dict[tuple[Key, str], int] = {}
     directions: dict[str, tuple[bool, int]] = {}
-    videos, taken = _by_arm(known), {*available("metrics"), *BETWEEN_SEEDS}
+    videos = _by_arm(known)
     for line, record, texts in _records(path):
         where = f"{path} line {line}"
         row = _parsed(record, texts, where)
         _require_known(row, videos, where)
-        if row.metric in taken:
+        if not from_outside(row.metric):
             raise InputError(f"{where}: '{row.metric}' is a metric of this package; give yours another name")
         first = lines.setdefault((row.key, row.metric), line)
         if first != line:
@@ -80,6 +91,22 @@ def read_external_scores(path: Path, known: Collection[Key], *, partial: bool = 
     if not partial:
         _require_complete(rows, known, path)
     return rows
+
+
+def require_apart(tables: Mapping[str, Sequence[ExternalScore]]) -> None:
+    """Refuses a metric that is in two of the tables, which go by their files' names.
+
+    Raises:
+        InputError: there is one.
+    """
+    said: dict[str, str] = {}
+    for name, rows in tables.items():
+        for metric in dict.fromkeys(row.metric for row in rows):
+            if said.setdefault(metric, name) != name:
+                raise InputError(
+                    f"'{metric}' is in {said[metric]} and in {name}; rename one (a file takes the place of an earlier "
+                    "one of its name)"
+                )
 
 
 def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any], bool]]:
@@ -198,7 +225,7 @@ def _require_complete(rows: Sequence[ExternalScore], known: Collection[Key], pat
         if missing:
             raise InputError(
                 f"{path}: '{metric}' has no value for {len(missing)} of {len(set(known))} videos, the first being "
-                f"{_named(missing[0])}; add them, or allow a partial cover"
+                f"{_named(missing[0])}; add them, or allow a partial cover (--partial-scores)"
             )
 
 

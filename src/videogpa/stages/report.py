@@ -40,6 +40,7 @@ from videogpa.stages.evaluate import (
     TRUTH,
     family_of,
 )
+from videogpa.stages.rounds import trainings_of
 from videogpa.types import CONSISTENCY, Candidate, EvalRow, PreferencePair, Prompt, Score
 
 GUARDS = {
@@ -49,16 +50,18 @@ GUARDS = {
 EXAMPLES = 5
 PAIRS_SHOWN = 3
 DATA = "data"
-LORAS = "lora"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What one arm was trained with and what came of it; `rows` are the lines of its log."""
+    """What one arm was trained with and what came of it; `rows` are the lines of its log. A `later` one began from an
+    earlier LoRA, which it was compared with.
+    """
 
     config: dict[str, Any]
     outcome: dict[str, Any]
     rows: list[dict[str, str]]
+    later: bool
 
     @property
     def shuffled(self) -> bool:
@@ -140,7 +143,7 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
     }
     _require_complete(folder, parts)
     summary = read_summary(evaluation / SUMMARY)
-    loras = {arm: folder / LORAS / arm for arm in _trained(evaluation)}
+    loras = _trained(folder, evaluation)
     _require_complete(folder, {f"LoRA {arm}": lora for arm, lora in loras.items()})
     parts |= {f"LoRA {arm}": lora for arm, lora in loras.items()}
     records = {name: json.loads((path / CONFIG).read_bytes()) for name, path in parts.items()}
@@ -199,7 +202,7 @@ def _facts(run: FinishedRun, name: str) -> MetricFacts:
     role: Role = family_of(name, run.summary.primary)
     if role == "other" and name == run.trained_by:
         role = "made"
-    return metric_facts(name, role)
+    return metric_facts(name, role, run.summary.external.get(name))
 
 
 def _held_out(run: FinishedRun) -> dict[str, Any]:
@@ -323,11 +326,13 @@ def _pair(run: FinishedRun, page: Path, pair: PreferencePair, rank: int, positio
 
 def _training_figures(run: FinishedRun) -> dict[str, str]:
     """Every figure over the steps, all arms in one, under its explanation."""
+    later = any(training.later for training in run.trainings.values())
+    against = "its start" if later else f"the {BASE}"
     shown = {
         "loss": ("Loss", None, False),
         "accuracy": ("Implicit accuracy", 0.5, True),
-        "chosen_change": ("Error on the chosen, against the base", 0.0, True),
-        "rejected_change": ("Error on the rejected, against the base", 0.0, True),
+        "chosen_change": (f"Error on the chosen, against {against}", 0.0, True),
+        "rejected_change": (f"Error on the rejected, against {against}", 0.0, True),
     }
     return {
         title: training_curves(
@@ -353,21 +358,26 @@ def _curve(training: Training, column: str) -> Curve:
     )
 
 
-def _trained(evaluation: Path) -> list[str]:
-    """The arms that are trainings of the run: the LoRAs as they are, not at another strength or selected from."""
+def _trained(folder: Path, evaluation: Path) -> dict[str, Path]:
+    """The arms that are trainings of the run, and where: the LoRAs as they are, not at another strength or selected
+    from, nor trained elsewhere.
+    """
     arms = json.loads((evaluation / CONFIG).read_bytes())["config"]["arms"]
-    return [a for a, made in arms.items() if made["lora"] and made["best_of"] == 1 and made["strength"] == 1]
+    own = trainings_of(folder)
+    drawn = [a for a, made in arms.items() if made["lora"] and made["best_of"] == 1 and made["strength"] == 1]
+    return {arm: own[arm] for arm in drawn if arm in own}
 
 
 def _trainings(arm: str, folder: Path, record: dict[str, Any]) -> dict[str, Training]:
     """The arm's training, or one for each expert of its model; the first goes by the arm's name."""
     outcome = json.loads((folder / "training.json").read_bytes())
+    given = {"config": record["config"], "later": "earlier" in record["inputs"]}
     experts = outcome.get("experts")
     if experts is None:
-        return {arm: Training(config=record["config"], outcome=outcome, rows=_log_of(folder))}
+        return {arm: Training(**given, outcome=outcome, rows=_log_of(folder))}
     return {
         f"{arm} {expert}" if number else arm: Training(
-            config=record["config"], outcome=outcome | of_expert, rows=_log_of(folder / expert)
+            **given, outcome=outcome | of_expert, rows=_log_of(folder / expert)
         )
         for number, (expert, of_expert) in enumerate(experts.items())
     }

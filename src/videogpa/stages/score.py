@@ -1,4 +1,6 @@
-"""Measure videos: geometry once, then every metric on it; a failure is a row with a reason, never a number."""
+"""Measure videos: geometry once, if a metric needs it, then every metric; a failure is a row with a reason, never a
+number.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,8 +41,9 @@ FULL_SIZE_FRAMES = 49
 class ScoreConfig(BaseModel):
     """How videos are measured. `metrics` None means all; oracle metrics apply only where a truth is known.
 
-    `geometry_options` go to the geometry model (`docs/geometry_models.md`). `accepted_licenses` are those of
-    weights that are not free for every use, agreed to by whoever runs this.
+    `geometry` names the model for the metrics that need one; where none does, it is not even looked at.
+    `geometry_options` go to it (`docs/geometry_models.md`). `accepted_licenses` are those of weights that are not
+    free for every use, agreed to by whoever runs this.
 
     `full_size` computes `consistency` on every pixel of the frames looked at, instead of the reduced ones. `window`
     cuts clips longer than so many frames into windows that overlap by half, each with its own geometry and at most
@@ -71,7 +74,8 @@ class ScoreJob:
 
 
 def check(cfg: ScoreConfig) -> dict[str, str]:
-    """The licences of the geometry model's weights, by model, once all that the configuration asks for is there.
+    """The licences of the geometry model's weights, by model, once all that the configuration names is there, whether
+    or not a metric needs it.
 
     Raises:
         InputError: an unknown metric or geometry model, an option that it does not take, weights that are
@@ -89,6 +93,25 @@ def check(cfg: ScoreConfig) -> dict[str, str]:
     return found
 
 
+def check_needed(cfg: ScoreConfig) -> dict[str, str]:
+    """As `check`, but of the geometry model only where it is used; no licences where it is not.
+
+    Raises:
+        InputError: as `check`.
+    """
+    return check(cfg) if cfg.full_size or geometry_used(cfg) else {}
+
+
+def geometry_used(cfg: ScoreConfig) -> str | None:
+    """The geometry model; None where no metric that was asked for needs one.
+
+    Raises:
+        InputError: a name that no metric has.
+    """
+    needed = any(load("metrics", name).NEEDS - {"truth"} for name in metric_names(cfg))
+    return cfg.geometry if needed else None
+
+
 def metric_names(cfg: ScoreConfig) -> list[str]:
     """The metrics that the configuration asks for, by default all, the overall score first.
 
@@ -103,13 +126,17 @@ def metric_names(cfg: ScoreConfig) -> list[str]:
 
 
 def protocol_hash(cfg: ScoreConfig) -> str:
-    """Scores with the same hash were measured the same way and may be compared (first 16 hex digits)."""
+    """Scores with the same hash were measured the same way and may be compared (first 16 hex digits).
+
+    A geometry model that no metric needs is not part of it.
+    """
     from videogpa.geometry.options import protocol
     from videogpa.metrics.perceptual import perceptual_name
 
+    used, consents = geometry_used(cfg), {"geometry_options", "accepted_licenses"}
     described = {
-        "config": cfg.model_dump(mode="json", exclude={"geometry_options", "accepted_licenses"}),
-        "geometry": protocol(cfg.geometry, cfg.geometry_options),
+        "config": cfg.model_dump(mode="json", exclude=consents) | {"geometry": used},
+        "geometry": used and protocol(used, cfg.geometry_options),
         "metrics": {name: load("metrics", name).SOURCE for name in metric_names(cfg)},
         "perceptual": perceptual_name(),
         "version": __version__,
@@ -128,14 +155,14 @@ def run(
 ) -> Path:
     """Score all candidates of a sample stage; `prompts` adds the oracle metrics where the world is known.
 
-    The geometry of every clip is kept beside its score (`geometry/<id>.safetensors`).
+    The geometry of every clip, where a metric needs it, is kept beside its score (`geometry/<id>.safetensors`).
 
     Raises:
-        InputError: as `check`, or an input that is missing or incomplete.
+        InputError: as `check_needed`, or an input that is missing or incomplete.
     """
     from videogpa.geometry.options import weights
 
-    licenses = check(cfg)
+    licenses, used = check_needed(cfg), geometry_used(cfg)
     rows = [c for c in read_rows(candidates, Candidate) if c.status == "ok"]
     worlds = {p.id: p.world for p in read_rows(prompts, Prompt)} if prompts else {}
     jobs = [
@@ -144,7 +171,7 @@ def run(
         if c.video is not None
     ]
     inputs = {"candidates": candidates} | ({"prompts": prompts} if prompts else {})
-    named = weights(cfg.geometry, cfg.geometry_options)
+    named = weights(used, cfg.geometry_options) if used else {}
     inputs |= {f"geometry_{option}": path for option, path in named.items()}
     with open_artifact(
         out, stage="scores", config=cfg, inputs=inputs, row_type=Score, overwrite=overwrite
@@ -172,9 +199,9 @@ def score_videos(
     one for contact sheets that show where a video breaks, `exhibits` one for what the pages of a report show.
 
     Raises:
-        InputError: as `check`.
+        InputError: as `check_needed`.
     """
-    check(cfg)
+    check_needed(cfg)
     make_worker = partial(_make_worker, cfg, keep, pictures, exhibits)
     for job, result in map_rows(make_worker, jobs, workers=workers, description="scoring"):
         if isinstance(result, RowFailed):
@@ -199,8 +226,8 @@ def scores_as_json(cfg: ScoreConfig, scores: Sequence[Score]) -> dict[str, Any]:
     """What `videogpa score --json` writes."""
     keys = ("status", "reason", "frames", "metrics", "shown")
     return {
-        "geometry": cfg.geometry,
-        "licenses": check(cfg),
+        "geometry": geometry_used(cfg),
+        "licenses": check_needed(cfg),
         "protocol": protocol_hash(cfg),
         "videos": [
             {"path": s.video}
@@ -232,7 +259,8 @@ def _make_worker(
     from videogpa.geometry.options import build
     from videogpa.report.exhibit import write_exhibit
 
-    backend = build(cfg.geometry, cfg.geometry_options)
+    used = geometry_used(cfg)
+    backend = build(used, cfg.geometry_options) if used else None
     metrics = {name: load("metrics", name) for name in metric_names(cfg)}
 
     def score(job: ScoreJob) -> Score:
@@ -257,7 +285,7 @@ def _make_worker(
             video=job.shown,
             frames=len(shown.window.frames),
             metrics=shown.values,
-            geometry=cfg.geometry,
+            geometry=used,
         )
         if len(parts) == 1:
             return whole
@@ -290,7 +318,7 @@ def _windows(cfg: ScoreConfig, video: Path) -> Iterator[Window]:
 
 def _look(
     cfg: ScoreConfig,
-    backend: GeometryBackend,
+    backend: GeometryBackend | None,
     metrics: Mapping[str, Any],
     job: ScoreJob,
     window: Window,
@@ -300,10 +328,11 @@ def _look(
     frames = window.frames
     _require_video(frames)
     geometry, reasons = None, []
-    try:
-        geometry = with_movers(backend.predict(frames))
-    except CannotJudge as unknown:
-        reasons.append(f"geometry: {unknown}")
+    if backend is not None:
+        try:
+            geometry = with_movers(backend.predict(frames))
+        except CannotJudge as unknown:
+            reasons.append(f"geometry: {unknown}")
     truth = None
     if job.world is not None and window.whole:
         from videogpa.world.truth import true_continuation

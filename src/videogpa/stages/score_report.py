@@ -11,6 +11,7 @@ from videogpa.report.table import metric_facts
 from videogpa.stages.score import (
     ScoreConfig,
     ScoreJob,
+    geometry_used,
     metric_names,
     protocol_hash,
     score_videos,
@@ -43,7 +44,7 @@ def measurement(cfg: ScoreConfig) -> Measurement:
         name: metric_facts(name) for name in metric_names(cfg) if "truth" not in load("metrics", name).NEEDS
     }
     return Measurement(
-        geometry=cfg.geometry,
+        geometry=geometry_used(cfg),
         protocol=protocol_hash(cfg),
         versions=library_versions(),
         config=cfg.model_dump_json(indent=2),

@@ -18,7 +18,7 @@ from videogpa.artifact import CONFIG, MANIFEST, open_artifact, write_json_atomic
 from videogpa.dpo.checkpoint import Progression, set_weights
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.diffusion import side_errors
-from videogpa.dpo.lora import LORA_FILES, lora_parameters, save_lora
+from videogpa.dpo.lora import LORA_FILES, expert_file, lora_parameters, save_lora
 from videogpa.dpo.pairs import Reading, TrainingPair, generator, load_pairs, read_batch, split
 from videogpa.dpo.plan import Plan, matmul_rate, on_meta, plan
 from videogpa.dpo.reference_cache import ReferenceCache
@@ -41,6 +41,7 @@ def run(
     out: Path,
     *,
     maps: Path | None = None,
+    earlier: Path | None = None,
     reference_cache: Path | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -48,6 +49,8 @@ def run(
 
     Args:
         maps: a folder of maps of inconsistency (`stages/error_maps.py`), for dense preferences.
+        earlier: a stored LoRA that policy and reference both carry, frozen; the LoRA that is written goes on top of it
+            (`stages/rounds.py` makes one of the two).
         reference_cache: a file of the reference's errors that several trainings share; by default one in `out`.
 
     Raises:
@@ -59,7 +62,8 @@ def run(
     if cfg.dense != "off" and maps is None:
         raise InputError("dense preferences need maps of inconsistency: make them with `videogpa error-maps`")
     accelerator = Accelerator()
-    inputs = {"pairs": pairs, "candidates": candidates, "model": model} | ({"maps": maps} if maps else {})
+    inputs = {"pairs": pairs, "candidates": candidates, "model": model}
+    inputs |= {name: path for name, path in (("maps", maps), ("earlier", earlier)) if path}
     with ExitStack() as stack:
         if accelerator.is_main_process:
             artifact = stack.enter_context(
@@ -79,20 +83,22 @@ def run(
         if accelerator.is_main_process:
             # Whoever looks at a training under way wants to know them.
             write_json_atomic(out / SUMMARY, counts)
-        base_hash = json.loads((out / CONFIG).read_text())["inputs"]["model"]
+        recorded = json.loads((out / CONFIG).read_text())["inputs"]
+        base_hash = "+".join(recorded[name] for name in ("model", "earlier") if name in recorded)
         experts = experts_of(cfg.family, model)
         summaries = {}
-        for expert in experts:
+        for number, expert in enumerate(experts):
             folder = out if len(experts) == 1 else out / expert
             folder.mkdir(exist_ok=True)
             family = _load_expert(cfg, model, accelerator, expert if len(experts) > 1 else None)
-            policy = prepared(cfg, family, accelerator)
+            before = expert_file(earlier, number, len(experts)) if earlier else None
+            policy = prepared(cfg, family, accelerator, before)
             _require_fit(family, training[0], model)
             cache = ReferenceCache(reference_cache or out / REFERENCE, accelerator.device)
             data = Data(training=training, held_out=held_out, base_hash=f"{base_hash}/{expert}")
             end, beta = train(cfg, policy, data, folder, accelerator, cache)
             if accelerator.is_main_process:
-                _export(family, end, out / LORA, LORA_FILES[experts.index(expert)])
+                _export(family, end, out / LORA, LORA_FILES[number])
             summaries[expert] = _summary(end, beta)
         if accelerator.is_main_process:
             told = summaries[experts[0]] if len(experts) == 1 else {"experts": summaries}

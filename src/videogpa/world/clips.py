@@ -16,6 +16,8 @@ import torch
 from jaxtyping import UInt8
 from rich.progress import track
 
+from videogpa.artifact import write_json_atomic
+from videogpa.errors import InputError
 from videogpa.tensors import Video
 from videogpa.world.faults import FAULTS
 from videogpa.world.render import render
@@ -24,6 +26,8 @@ from videogpa.world.scene import sample_scene
 CHUNK = 250
 DYNAMIC_EVERY = 8
 """One clip in so many has a moving body."""
+MADE = "made.json"
+"""How the clips of a folder were made, so that different ones do not mix."""
 FAULT_STREAM = 2
 """Beside a scene's seed: whether its clip has a fault, which and how strong."""
 
@@ -40,8 +44,15 @@ def render_clips(
 ) -> None:
     """Render `count` clips (rounded up to whole chunks) of scenes first_seed, first_seed + 1, ...; existing
     chunks are kept. About a `faulty_share` of the clips gets a fault (`training_clip`).
+
+    Raises:
+        InputError: the folder holds other clips.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    made = {"frames": frames, "size": size, "faulty_share": faulty_share}
+    if (folder / MADE).exists() and made_with(folder) != made:
+        raise InputError(f"{folder} holds clips made with {made_with(folder)}: give another folder")
+    write_json_atomic(folder / MADE, made)
     seeds = range(first_seed, first_seed + count, CHUNK)
     todo = [s for s in seeds if not (folder / f"{s:08d}.json").exists()]
     job = partial(_render_chunk, folder, frames, size, faulty_share)
@@ -52,8 +63,13 @@ def render_clips(
 
 def read_clips(folder: Path) -> Iterator[tuple[UInt8[np.ndarray, "n t h w 3"], list[str]]]:
     """All finished chunks in order: frames and captions."""
-    for captions in sorted(folder.glob("*.json")):
+    for captions in sorted(folder.glob("[0-9]*.json")):
         yield np.load(captions.with_suffix(".npy"), mmap_mode="r"), json.loads(captions.read_text())
+
+
+def made_with(folder: Path) -> dict[str, int | float]:
+    """Frames, size and share of faults of a folder's clips; empty where that was not written down."""
+    return json.loads((folder / MADE).read_text()) if (folder / MADE).exists() else {}
 
 
 def training_clip(seed: int, frames: int, size: int, faulty_share: float) -> tuple[Video, str]:

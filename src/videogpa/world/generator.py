@@ -89,3 +89,7 @@ def save_pipeline(
     index = json.loads((folder / "model_index.json").read_text())
     index["vae"] = ["videogpa", "LinearVideoAutoencoder"]
     write_json_atomic(folder / "model_index.json", index)
+    # Where the autoencoder was read from is nobody's business and would change the folder's hash.
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    config.pop("_name_or_path", None)
+    write_json_atomic(folder / "vae" / "config.json", config)

@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import UMT5EncoderModel
 
 from videogpa.world import training_loop
-from videogpa.world.clips import read_clips, render_clips
+from videogpa.world.clips import made_with, read_clips, render_clips
 from videogpa.world.generator import (
     FLOW_SHIFT,
     FRAMES,
@@ -196,7 +196,7 @@ def train(
     )
     settings = {
         "steps": steps, "batch": batch, "seed": seed, "lr": lr, "clips": len(data), "cooldown": cooldown,
-        "bfloat16": bfloat16, "continued": start_from is not None,
+        "bfloat16": bfloat16, "continued": start_from is not None, "clips_made_with": made_with(clips),
     }  # fmt: skip
     (out / "training.json").write_text(json.dumps(settings, indent=2))
 

@@ -1,0 +1,78 @@
+"""Rounds of a run: where each lies, and the LoRAs of several as one for the plain base.
+
+The first round's folders lie in the run itself, those of round k in `rounds/<k>`; its arm is `<arm>_round_<k>`.
+"""
+
+from itertools import zip_longest
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from videogpa.artifact import CONFIG, MANIFEST, open_artifact
+from videogpa.dpo.lora_formats import read_loras, stacked, write_diffusers
+from videogpa.dpo.training import LOG
+from videogpa.stages.train import LORA
+from videogpa.types import Row
+
+ROUNDS, EVALUATION = "rounds", "evaluation"
+
+
+class StackConfig(BaseModel):
+    """What is stacked: the LoRA of `rounds` rounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rounds: int = Field(ge=2)
+
+
+def round_folder(run: Path, number: int) -> Path:
+    """Where a round's candidates, scores, pairs and LoRAs lie."""
+    return run if number == 1 else run / ROUNDS / str(number)
+
+
+def round_arm(arm: str, number: int) -> str:
+    """What the LoRA of so many rounds is called in the evaluation."""
+    return arm if number == 1 else f"{arm}_round_{number}"
+
+
+def trainings_of(run: Path) -> dict[str, Path]:
+    """The folder of every training of a run that has begun, by its arm: the first round's first."""
+    return {
+        round_arm(folder.name, number): folder
+        for number in _numbers(run)
+        for folder in sorted((round_folder(run, number) / LORA).glob("*"))
+        if (folder / CONFIG).exists() and any(folder.rglob(LOG))
+    }
+
+
+def evaluation_of(run: Path) -> Path:
+    """The evaluation of the most rounds that is complete; the first round's where none is."""
+    folders = [round_folder(run, number) / EVALUATION for number in _numbers(run)]
+    return next((folder for folder in reversed(folders) if (folder / MANIFEST).exists()), folders[0])
+
+
+def stack(cfg: StackConfig, earlier: Path, new: Path, out: Path, *, overwrite: bool = False) -> Path:
+    """Write one LoRA for the plain base that does what `new` does on top of `earlier`; returns the folder.
+
+    Raises:
+        InputError: a LoRA is missing or unreadable.
+    """
+    with open_artifact(
+        out,
+        stage="stack",
+        config=cfg,
+        inputs={"earlier": earlier, "new": new},
+        row_type=Row,
+        overwrite=overwrite,
+    ) as artifact:
+        if artifact.complete:
+            return out
+        # Of two experts each has a LoRA of its own.
+        experts = zip_longest(read_loras(earlier), read_loras(new))
+        files = write_diffusers([stacked([lora for lora in both if lora]) for both in experts], out)
+        artifact.finish([], [file.name for file in files])
+    return out
+
+
+def _numbers(run: Path) -> list[int]:
+    return [1, *sorted(int(path.name) for path in (run / ROUNDS).glob("*") if path.name.isdecimal())]
