@@ -20,14 +20,13 @@ def recipe(seed: int = 0) -> RunConfig:
         geometry="embedded", metrics=("consistency", "depth_agreement", "motion", "sharpness")
     )
     dpo = TrainConfig(
-        objective="anchored",
+        objective="dpo",
         beta=2000.0,
-        anchor=1.0,
         rank=16,
         alpha=16.0,
         steps=100,
-        batch_pairs=4,
-        learning_rate=4e-4,
+        batch_pairs=8,
+        learning_rate=2e-4,
         evaluation_draws=2,
         evaluate_every=50,
         seed=seed,
@@ -37,12 +36,13 @@ def recipe(seed: int = 0) -> RunConfig:
         held_out_prompts=WorldPrompts(split="held_out", count=48),
         sample=drawn,
         score=score,
-        pair=PairConfig(pairs_per_prompt=3, motion_match=0.15, least_motion=0.95),
+        pair=PairConfig(pairs_per_prompt=8, reuse_candidates=True, motion_match=0.15, least_motion=0.95),
         trainings={"dpo": dpo, "dpo_random": dpo.model_copy(update={"labels": "shuffled"})},
         evaluate=EvaluateConfig(
             sample=drawn.model_copy(update={"candidates": 2, "seed": 1_000, "keep_latents": False}),
             score=ScoreConfig(geometry="embedded"),
             comparisons=(("dpo", "base"), ("dpo", "dpo_random"), ("dpo_random", "base")),
+            primary="oracle_gradient_bias2",
             trained_by="consistency",
         ),
     )
