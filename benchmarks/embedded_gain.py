@@ -163,6 +163,7 @@ def evaluated(
         score=judge,
         arms={_name(*key): Arm(lora=str(lora)) for key, lora in loras.items()},
         primary=None if asked.text_only else PRIMARY,
+        trained_by=OURS,
     )
     rows = prompts.run_world(asked, out / "prompts")
     return evaluate.run(cfg, rows, out / "evaluation", workers=workers)
