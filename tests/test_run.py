@@ -121,6 +121,19 @@ def test_a_changed_configuration_is_refused(undisturbed, tmp_path):
     assert "--overwrite" in process.stderr
 
 
+def test_what_was_about_the_replaced_run_does_not_outlive_it(undisturbed, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(undisturbed[0], out)
+    (out / "rounds/2/evaluation").mkdir(parents=True)
+    process = start(out, "--overwrite")
+    while (out / "report/index.html").exists() or (out / "rounds").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "evaluation").exists()
+
+
 def times(folder: Path) -> dict[Path, int]:
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
     return {path: path.stat().st_mtime_ns for path in files}

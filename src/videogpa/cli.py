@@ -441,6 +441,8 @@ def train(
         changes["accepted_licenses"] = tuple(accept_license)
     cfg = cfg.model_copy(update=changes)
     if plan:
+        if earlier is not None:
+            raise InputError("--plan does not count an --earlier LoRA: plan without it, it is small")
         print(*plan_of(cfg, pairs, candidates, model_folder(model), maps=maps).lines(), sep="\n")
         return
     if out is None:
@@ -598,6 +600,8 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare LoRAs, best-of-N and other models with the base on the same prompts and seeds (docs/evaluation.md)."""
+    given = dict(locals())
+    defaults = {name: option.default for name, option in inspect.signature(evaluate).parameters.items()}
     from videogpa.artifact import MANIFEST
     from videogpa.stages.evaluate import SUMMARY, EvaluateConfig, add_scores, run
     from videogpa.stages.sample import SampleConfig
@@ -606,10 +610,14 @@ def evaluate(
         raise InputError(
             f"--scores are about videos that are there and stay: finish {out} without --scores and --overwrite first"
         )
-    if prompts is None and (not scores or lora or other_model or best_of or compare or primary or trained_by):
-        raise InputError(
-            "give the folder of held-out prompts; only --out with nothing but --scores needs none"
-        )
+    if prompts is None:
+        used = {"out", "scores", "partial_scores", "workers"}
+        further = [name for name, value in given.items() if name not in used and value != defaults[name]]
+        if not scores or further:
+            raise InputError(
+                "give the folder of held-out prompts; only --out with nothing but --scores needs none"
+                + "".join(f", here is --{name.replace('_', '-')}" for name in further[:1])
+            )
     cfg = EvaluateConfig(
         sample=SampleConfig(
             family=family, model=model, candidates=seeds, seed=seed, frames=frames, height=height, width=width,

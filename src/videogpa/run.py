@@ -74,14 +74,16 @@ def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: int, overwrite: 
         InputError: an input is missing or wrong; what scores need is looked at before anything is drawn.
     """
     for scoring in (cfg.score, cfg.evaluate.score):
-        score.check(scoring)
+        score.check_needed(scoring)
     leading = leading_arm(cfg, rounds) if rounds > 1 else None
     # Every stage starts workers of its own; what they need is imported once.
     family = cfg.sample.family if "." in cfg.sample.family else f"videogpa.families.{cfg.sample.family}"
     preload(family, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
-    if overwrite and (out / "candidates" / CONFIG).exists() and (out / ROUNDS).is_dir():
-        # They go on from what is about to be replaced.
-        shutil.rmtree(out / ROUNDS)
+    if overwrite and (out / "candidates" / CONFIG).exists():
+        # What is about what will be replaced must not pass for being about what comes.
+        for stale in (ROUNDS, EVALUATION, REPORT):
+            shutil.rmtree(out / stale, ignore_errors=True)
+        (out / DOCTOR).unlink(missing_ok=True)
     say = _Steps(total=3 + 3 * rounds)
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)

@@ -54,6 +54,21 @@ def test_a_training_under_way_is_examined_up_to_its_last_whole_line(tmp_path):
     assert examine(write_training(tmp_path / "busy")) == [("busy", [])]
 
 
+def test_a_round_alone_and_a_lora_on_top_of_another_are_not_examined_by_the_wrong_videos(tmp_path):
+    write_training(tmp_path / "run/rounds/2/lora/dpo")
+    with pytest.raises(InputError, match="is one round"):
+        examine(tmp_path / "run/rounds/2")
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "model").mkdir()
+    with open_artifact(
+        tmp_path / "later", stage="train", config=CFG, inputs={"earlier": tmp_path / "model"}, row_type=Row
+    ):
+        (tmp_path / "later/lora").mkdir()
+        (tmp_path / "later/lora/pytorch_lora_weights.safetensors").touch()
+    with pytest.raises(InputError, match="on top of an earlier one"):
+        probe(tmp_path / "later", tmp_path / "prompts", tmp_path / "out")
+
+
 def test_two_experts_are_two_trainings(tmp_path):
     training = write_training(tmp_path / "wan", logs=("transformer", "transformer_2"))
     write = dict.fromkeys(COLUMNS, 0.1) | IDLE | {"step": 40}

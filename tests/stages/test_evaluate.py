@@ -456,7 +456,7 @@ def test_scores_are_added_to_a_finished_evaluation_whose_rows_stay(evaluated, fi
     assert json.loads((finished / "summary.json").read_text()) == summary
 
 
-def test_scores_given_later_join_the_earlier_ones_or_replace_their_file(finished, tmp_path):
+def test_scores_given_later_join_the_earlier_ones_and_take_none_away(finished, tmp_path):
     first = table(finished, tmp_path / "dino.csv")
     add_scores(finished, [first])
     once = (finished / "summary.json").read_bytes()
@@ -466,11 +466,11 @@ def test_scores_given_later_join_the_earlier_ones_or_replace_their_file(finished
     both = json.loads((finished / "summary.json").read_text())
     assert set(both["external"]) == {"dino", "votes"}
     assert comparison(both, "votes")["n"] == 3
-    add_scores(finished, [table(finished, tmp_path / "dino.csv", "dino2")])
-    replaced = json.loads((finished / "summary.json").read_text())
-    assert set(replaced["external"]) == {"dino2", "votes"}
-    protocols = {json.loads(once)["protocol"], both["protocol"], replaced["protocol"]}
-    assert len(protocols) == 3
+    with pytest.raises(InputError, match="earlier table of that name, which has dino: rename"):
+        add_scores(finished, [table(finished, tmp_path / "dino.csv", "dino2")])
+    assert json.loads((finished / "summary.json").read_text()) == both
+    protocols = {json.loads(once)["protocol"], both["protocol"]}
+    assert len(protocols) == 2
     assert len({p[:17] for p in protocols}) == 1
 
 

@@ -57,3 +57,6 @@ def test_a_folder_holds_clips_of_one_making(tmp_path, monkeypatch):
     assert len(list(clips.read_clips(tmp_path))) == 1
     with pytest.raises(InputError, match="faulty_share"):
         clips.render_clips(tmp_path, **render)
+    (tmp_path / clips.MADE).unlink()
+    with pytest.raises(InputError, match="nobody wrote down"):
+        clips.render_clips(tmp_path, **render, faulty_share=0.5)

@@ -20,7 +20,7 @@ from videogpa.dpo.training import CALIBRATION, LOG
 from videogpa.errors import InputError
 from videogpa.stages import sample, score
 from videogpa.stages.evaluate import BASE, GUARDED
-from videogpa.stages.rounds import evaluation_of, trainings_of
+from videogpa.stages.rounds import ROUNDS, evaluation_of, trainings_of
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better
 from videogpa.stages.train import LORA, SUMMARY
@@ -48,10 +48,13 @@ def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tu
         InputError: no training lies there, or its configuration cannot be read.
     """
     run = (folder / LORA).is_dir() and not (folder / CONFIG).exists()
+    if run and folder.absolute().parent.name == ROUNDS:
+        raise InputError(f"{folder} is one round: give the folder of the whole run, {folder.parent.parent}")
     arms = trainings_of(folder) if run else {folder.name: folder} if (folder / CONFIG).exists() else {}
     if not arms:
         raise InputError(
-            f"{folder} holds no training: give the folder of `videogpa train` or of `videogpa run`"
+            f"{folder} holds no training that has begun to log: give the folder of `videogpa train` or of "
+            "`videogpa run`"
         )
     controls = [arm for arm, path in arms.items() if run and _config(path).labels == "shuffled"]
     evaluation = evaluation_of(folder)
@@ -100,6 +103,10 @@ def probe(
     """
     if not (folder / LORA / LORA_FILES[0]).exists():
         raise InputError(f"{folder} has no LoRA yet: wait for the end of the training")
+    if "earlier" in json.loads((folder / CONFIG).read_bytes())["inputs"]:
+        raise InputError(
+            f"the LoRA of {folder} goes on top of an earlier one and says nothing alone: evaluate the two stacked"
+        )
     few = _first_prompts(prompts, count, out / "prompts")
     given = {"family": _config(folder).family, "previews": False, "keep_latents": False}
     drawn = drawn.model_copy(update=given)

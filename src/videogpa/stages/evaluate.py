@@ -163,13 +163,14 @@ def run(cfg: EvaluateConfig, prompts: Path, out: Path, *, workers: int = 1, over
 def add_scores(evaluation: Path, tables: Sequence[Path], *, partial: bool = False) -> Path:
     """Let numbers that other tools measured on a finished evaluation's videos count among its metrics.
 
-    The tables are copied into `external/`, where one takes the place of an earlier one of its name, and the summary is
-    made again from what is on disk: rows, videos and scores stay as they are. Nothing is written before all is read.
+    The tables are copied into `external/`, where one takes the place of an earlier one of its name and metrics, and the
+    summary is made again from what is on disk: rows, videos and scores stay as they are. Nothing is written before all
+    is read.
     `partial` lets a metric miss videos.
 
     Raises:
-        InputError: `evaluation` is no finished one, two tables have one name or the same metric, or as
-            `read_external_scores`.
+        InputError: `evaluation` is no finished one, two tables have one name or the same metric, one would take metrics
+            away, or as `read_external_scores`.
     """
     rows = read_rows(evaluation, EvalRow)
     given = {path.name: path for path in tables}
@@ -182,6 +183,15 @@ def add_scores(evaluation: Path, tables: Sequence[Path], *, partial: bool = Fals
         for name, path in (kept | given).items()
     }
     require_apart(external)
+    for name in kept.keys() & given.keys():
+        lost = _metrics_of(read_external_scores(kept[name], known, partial=True)) - _metrics_of(
+            external[name]
+        )
+        if lost:
+            raise InputError(
+                f"{name} would take the place of an earlier table of that name, which has {', '.join(sorted(lost))}: "
+                "rename it"
+            )
     before, (cfg, between) = read_summary(evaluation / SUMMARY), _recorded(evaluation)
     truth = read_rows(evaluation / "scores" / TRUTH, Score) if before.truth else []
     summary = summarize(cfg, rows, between, truth, external)
@@ -201,6 +211,10 @@ def add_scores(evaluation: Path, tables: Sequence[Path], *, partial: bool = Fals
         evaluation / MANIFEST, manifest.model_copy(update={"files": files}).model_dump(mode="json")
     )
     return evaluation
+
+
+def _metrics_of(table: Sequence[ExternalScore]) -> set[str]:
+    return {row.metric for row in table}
 
 
 def summarize(

@@ -49,9 +49,10 @@ def render_clips(
         InputError: the folder holds other clips.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    made = {"frames": frames, "size": size, "faulty_share": faulty_share}
-    if (folder / MADE).exists() and made_with(folder) != made:
-        raise InputError(f"{folder} holds clips made with {made_with(folder)}: give another folder")
+    made = {"frames": frames, "size": size, "first_seed": first_seed, "faulty_share": faulty_share}
+    if any(folder.iterdir()) and made_with(folder) != made:
+        known = made_with(folder) or "settings that nobody wrote down"
+        raise InputError(f"{folder} holds clips made with {known}, not with {made}: give another folder")
     write_json_atomic(folder / MADE, made)
     seeds = range(first_seed, first_seed + count, CHUNK)
     todo = [s for s in seeds if not (folder / f"{s:08d}.json").exists()]
@@ -68,7 +69,7 @@ def read_clips(folder: Path) -> Iterator[tuple[UInt8[np.ndarray, "n t h w 3"], l
 
 
 def made_with(folder: Path) -> dict[str, int | float]:
-    """Frames, size and share of faults of a folder's clips; empty where that was not written down."""
+    """Frames, size, first seed and share of faults of a folder's clips; empty where that was not written down."""
     return json.loads((folder / MADE).read_text()) if (folder / MADE).exists() else {}
 
 
