@@ -202,6 +202,9 @@ def sample(
     best_of: Annotated[
         int | None, typer.Option(min=2, help="draw that many per prompt and keep the most consistent")
     ] = None,
+    shared_noise: Annotated[
+        float, typer.Option(min=0, max=0.99, help="share of the noise that the videos of a prompt have in common")
+    ] = 0.0,
     reward: Reward = "consistency",
     geometry: Geometry = "embedded",
     geometry_option: GeometryOptions = None,
@@ -234,7 +237,7 @@ def sample(
     cfg = sample_stage.SampleConfig(
         family=family, model=model, lora=lora, lora_strength=lora_strength, candidates=best_of or candidates,
         seed=seed, frames=frames, height=height, width=width, steps=steps, guidance_scale=guidance_scale,
-        dtype=dtype, device=device, accepted_licenses=tuple(accept_license or ()),
+        dtype=dtype, device=device, shared_noise=shared_noise, accepted_licenses=tuple(accept_license or ()),
     )  # fmt: skip
     drawn = sample_stage.run(cfg, prompts, out / "candidates", workers=workers, overwrite=overwrite)
     if best_of is None:

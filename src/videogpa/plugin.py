@@ -13,7 +13,10 @@ from videogpa.errors import InputError
 
 Kind = Literal["families", "geometry", "metrics", "recipes", "export"]
 SHARED_MODULES = {
-    "families": {"base", "diffusers_folder", "first_frame", "flow_matching", "schedule", "variants"},
+    "families": {
+        *("base", "diffusers_folder", "first_frame", "flow_matching", "schedule", "shared_noise"),
+        "variants",
+    },
     "geometry": {
         *("base", "blur", "cameras", "cloud", "splat", "alignment", "embedded_network", "movers", "flow"),
         *("matching", "bundle", "bootstrap", "triangulation"),

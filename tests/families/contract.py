@@ -9,6 +9,7 @@ from videogpa.dpo.diffusion import Batch, pair_errors
 from videogpa.dpo.lora import add_lora, load_lora
 from videogpa.dpo.loss import preference_logits
 from videogpa.families.base import SamplerSettings
+from videogpa.families.shared_noise import SharedNoise
 from videogpa.families.variants import license_of
 from videogpa.stages import sample, train
 from videogpa.stages.prompts import FilePrompts
@@ -41,6 +42,17 @@ def test_a_seed_gives_the_same_latents_in_any_batch_of_its_size(arm):
     second = family.sample(TEXT, image, [9, 3], SETTINGS).latents
     torch.testing.assert_close(first[0], second[1], atol=1e-6, rtol=1e-6)
     assert not torch.equal(first[0], second[0])
+
+
+def test_videos_may_share_a_part_of_their_noise(arm):
+    family, image = arm
+
+    def apart(share):
+        with SharedNoise(share, 1):
+            latents = family.sample(TEXT, image, [3, 4], SETTINGS).latents
+        return (latents[0] - latents[1]).square().mean()
+
+    assert 0 < apart(0.9) < 0.5 * apart(0.0)
 
 
 def test_sampling_leaves_the_global_generator_alone(arm):

@@ -371,6 +371,7 @@ def test_folders_are_compared_by_content(inputs, evaluated, tmp_path):
         ({"arms": {"truth": Arm()}}, "cannot be called 'truth'"),
         ({"arms": {"a/b": Arm()}}, "cannot be called 'a/b'"),
         ({"arms": {"best": Arm(best_of=2, best_by="mvcs")}}, "selected by 'mvcs', which is not among"),
+        ({"sample": SampleConfig(candidates=2, shared_noise=0.5)}, "needs seeds that are independent"),
         ({"primary": "motion"}, "'motion' is not among the metrics that judge"),
         ({"primary": "oracle_variance"}, "'oracle_variance' is not among"),
         (

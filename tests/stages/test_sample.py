@@ -74,6 +74,16 @@ def test_without_previews_everything_else_is_the_same(model, world, whole, tmp_p
     assert all((bare / r.video).read_bytes() == (whole / r.video).read_bytes() for r in rows)
 
 
+def test_candidates_that_share_noise_differ_less(model, world, whole, tmp_path):
+    def apart(folder) -> float:
+        rows = read_rows(folder, Candidate)
+        latents = [load_tensors(folder / row.latents)["latents"] for row in rows]
+        return float(sum((a - b).square().mean() for a, b in zip(latents[::2], latents[1::2], strict=True)))
+
+    alike = sample.run(config(model, shared_noise=0.9), world, tmp_path / "alike", workers=2)
+    assert 0 < apart(alike) < 0.5 * apart(whole)
+
+
 def test_another_configuration_is_refused(model, world, whole):
     with pytest.raises(InputError, match="steps 2 -> 3"):
         sample.run(config(model, steps=3), world, whole)

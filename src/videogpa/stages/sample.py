@@ -18,12 +18,17 @@ from videogpa.video_io import read_image, write_master, write_preview
 from videogpa.weights import lora_folder, model_folder
 
 
+COMMON = -1
+"""In the place of a candidate's index: the noise that all candidates of a prompt share."""
+
+
 class SampleConfig(BaseModel):
     """What to draw with which model. The defaults fit the embedded model.
 
     `accepted_licenses` are those of model weights that need consent (`videogpa list families`).
 
-    `previews` adds an MP4 for every video, for eyes only; nothing else needs them.
+    `previews` adds an MP4 for every video, for eyes only; nothing else needs them. `shared_noise` is the share of the
+    noise that all candidates of a prompt have in common (`families/shared_noise.py`): pairs that differ less.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +49,7 @@ class SampleConfig(BaseModel):
     fps: float = Field(default=8, gt=0)
     previews: bool = True
     keep_latents: bool = True
+    shared_noise: float = Field(default=0.0, ge=0, lt=1)
     accepted_licenses: tuple[str, ...] = ()
 
 
@@ -101,6 +107,7 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
 
     from videogpa.dpo.lora import load_lora
     from videogpa.families.base import SamplerSettings, save_tensors
+    from videogpa.families.shared_noise import SharedNoise
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
@@ -120,7 +127,8 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
     def draw(prompt: Prompt) -> list[Candidate]:
         image = read_image(prompts / prompt.image) if prompt.image else None
         seeds = [candidate_seed(cfg.seed, prompt.id, k) for k in range(cfg.candidates)]
-        samples = family.sample(prompt.text, image, seeds, settings)
+        with SharedNoise(cfg.shared_noise, candidate_seed(cfg.seed, prompt.id, COMMON)):
+            samples = family.sample(prompt.text, image, seeds, settings)
         conditioning = f"conditioning/{prompt.id}.safetensors" if cfg.keep_latents else None
         if conditioning:
             save_tensors(out / conditioning, {k: v[0] for k, v in samples.conditioning.items()})
