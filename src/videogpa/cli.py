@@ -203,7 +203,8 @@ def sample(
         int | None, typer.Option(min=2, help="draw that many per prompt and keep the most consistent")
     ] = None,
     shared_noise: Annotated[
-        float, typer.Option(min=0, max=0.99, help="share of the noise that the videos of a prompt have in common")
+        float,
+        typer.Option(min=0, max=0.99, help="share of the noise that the videos of a prompt have in common"),
     ] = 0.0,
     reward: Reward = "consistency",
     geometry: Geometry = "embedded",

@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 class SharedNoise(TorchFunctionMode):
     """While entered, what `torch.randn` draws from a generator is √(1 - share) of its own and √share of common noise.
 
-    All generators have the same common noise, decided by `seed` (which none of them may have), in the order in which each
-    draws; it stays standard normal, and two of them are correlated by `share`. Diffusers pipelines draw all their noise
-    so, whatever the family.
+    All generators have the same common noise, decided by `seed` (which none of them may have), in the order in which
+    each draws; it stays standard normal, and two of them are correlated by `share`. Diffusers pipelines draw all their
+    noise so, whatever the family.
 
     Raises:
         ValueError: `share` is outside [0, 1).

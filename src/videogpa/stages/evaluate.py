@@ -309,7 +309,15 @@ def protocol(cfg: EvaluateConfig, inputs: Mapping[str, str]) -> str:
 
     `inputs` are the hashes of at least `prompts` and `model`.
     """
-    stored = {"model", "lora", "lora_strength", "previews", "keep_latents", "shared_noise", "accepted_licenses"}
+    stored = {
+        "model",
+        "lora",
+        "lora_strength",
+        "previews",
+        "keep_latents",
+        "shared_noise",
+        "accepted_licenses",
+    }
     described = {
         "score": protocol_hash(cfg.score),
         "sample": cfg.sample.model_dump(mode="json", exclude=stored),
@@ -535,7 +543,9 @@ def _with_external(own: str, outside: Mapping[str, Any]) -> str:
 def _check_arms(cfg: EvaluateConfig) -> None:
     score.check_needed(cfg.score)
     if cfg.sample.shared_noise:
-        raise InputError("an evaluation needs seeds that are independent: set shared_noise of its sample to 0")
+        raise InputError(
+            "an evaluation needs seeds that are independent: set shared_noise of its sample to 0"
+        )
     for name in cfg.arms:
         if name in (BASE, TRUTH) or not name or name.startswith(".") or "/" in name:
             raise InputError(

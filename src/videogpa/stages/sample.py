@@ -17,7 +17,6 @@ from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_image, write_master, write_preview
 from videogpa.weights import lora_folder, model_folder
 
-
 COMMON = -1
 """In the place of a candidate's index: the noise that all candidates of a prompt share."""
 
