@@ -12,6 +12,7 @@ resamples prompts. Finished parts of the work folder are kept; the same arms giv
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ from videogpa.errors import RowFailed
 from videogpa.recipes.embedded import recipe
 from videogpa.stages import error_maps, evaluate, pair, prompts, sample, score, train
 from videogpa.stages.evaluate import BASE, Arm, EvaluateConfig
+from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
@@ -32,21 +34,31 @@ from videogpa.weights import model_folder
 
 OURS, PAPER, EPIPOLAR = "consistency", "paper_reward", "epipolar"
 PRIMARY = "oracle_gradient_bias2"
-SHUFFLED: dict[str, Any] = {"labels": "shuffled"}
-SFT: dict[str, Any] = {"objective": "sft"}
-ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ours": (OURS, {}),
-    "ours_shuffled": (OURS, SHUFFLED),
-    "paper": (PAPER, {}),
-    "paper_shuffled": (PAPER, SHUFFLED),
-    "epipolar": (EPIPOLAR, {}),
-    "anchored": (OURS, {"objective": "anchored", "anchor": 1.0}),
-    "safeguarded": (OURS, {"objective": "safeguarded"}),
-    "dense": (OURS, {"dense": "contrast"}),
-    "sft_chosen": (OURS, SFT),
-    "sft_random": (OURS, SFT | SHUFFLED),
+
+
+@dataclass(frozen=True)
+class Training:
+    """An arm: the reward of its pairs, how it departs from the recipe's training, its candidates' common noise."""
+
+    reward: str = OURS
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    shared_noise: float = 0.0
+
+
+SHUFFLED, SFT = {"labels": "shuffled"}, {"objective": "sft"}
+ARMS = {
+    "ours": Training(),
+    "ours_shuffled": Training(changes=SHUFFLED),
+    "paper": Training(PAPER),
+    "paper_shuffled": Training(PAPER, SHUFFLED),
+    "epipolar": Training(EPIPOLAR),
+    "anchored": Training(changes={"objective": "anchored", "anchor": 1.0}),
+    "safeguarded": Training(changes={"objective": "safeguarded"}),
+    "dense": Training(changes={"dense": "contrast"}),
+    "shared_noise": Training(shared_noise=0.5),
+    "sft_chosen": Training(changes=SFT),
+    "sft_random": Training(changes=SFT | SHUFFLED),
 }
-"""The reward whose pairs an arm trains on, and how it departs from the recipe's training."""
 AGAINST = (
     *((arm, BASE) for arm in ARMS),
     *(("ours", arm) for arm in ARMS if arm != "ours"),
@@ -105,36 +117,56 @@ def trained(
     """The LoRA of every arm of one training seed."""
     full = recipe(seed)
     world = WorldPrompts(split="train", count=count, offset=seed * count)
-    drawn = full.sample.model_copy(update={"model": model})
-    candidates = sample.run(
-        drawn, prompts.run_world(world, folder / "prompts"), folder / "candidates", workers=workers
-    )
-    judge = ScoreConfig(geometry="embedded", metrics=(OURS, PAPER, EPIPOLAR, "motion"))
-    scores = score.run(judge, candidates, folder / "scores", workers=workers)
-    pairs = {
-        reward: pair.run(full.pair.model_copy(update={"metric": reward}), scores, folder / "pairs" / reward)
-        for reward in {ARMS[name][0] for name in arms}
-    }
-    maps = error_maps.run(scores, folder / "error_maps", workers=workers) if "dense" in arms else None
-    make_worker = partial(
-        _make_trainer, full.trainings["dpo"], pairs, candidates, maps, model, folder / "lora"
-    )
+    asked = prompts.run_world(world, folder / "prompts")
+    made = {}
+    for share in sorted({ARMS[name].shared_noise for name in arms}):
+        drawn = full.sample.model_copy(update={"model": model, "shared_noise": share})
+        home = folder / f"shared_{share}" if share else folder
+        made[share] = _preferences(drawn, full.pair, asked, home, arms, workers)
+    make_worker = partial(_make_trainer, full.trainings["dpo"], made, model, folder / "lora")
     loras = {}
-    for name, made in map_rows(make_worker, list(arms), workers=workers, description="training"):
-        if isinstance(made, RowFailed):
-            raise made
-        loras[name] = made / train.LORA
+    for name, trained in map_rows(make_worker, list(arms), workers=workers, description="training"):
+        if isinstance(trained, RowFailed):
+            raise trained
+        loras[name] = trained / train.LORA
     return loras
 
 
+@dataclass(frozen=True, kw_only=True)
+class Preferences:
+    """Candidates, their pairs by reward and, for dense preferences, their maps of inconsistency."""
+
+    candidates: Path
+    pairs: Mapping[str, Path]
+    maps: Path | None
+
+
+def _preferences(
+    drawn: SampleConfig, pairing: PairConfig, asked: Path, home: Path, arms: Sequence[str], workers: int
+) -> Preferences:
+    candidates = sample.run(drawn, asked, home / "candidates", workers=workers)
+    judge = ScoreConfig(geometry="embedded", metrics=(OURS, PAPER, EPIPOLAR, "motion"))
+    scores = score.run(judge, candidates, home / "scores", workers=workers)
+    here = [ARMS[name] for name in arms if ARMS[name].shared_noise == drawn.shared_noise]
+    pairs = {
+        reward: pair.run(pairing.model_copy(update={"metric": reward}), scores, home / "pairs" / reward)
+        for reward in {each.reward for each in here}
+    }
+    dense = any("dense" in each.changes for each in here)
+    maps = error_maps.run(scores, home / "error_maps", workers=workers) if dense else None
+    return Preferences(candidates=candidates, pairs=pairs, maps=maps)
+
+
 def _make_trainer(
-    cfg: TrainConfig, pairs: Mapping[str, Path], candidates: Path, maps: Path | None, model: str, out: Path
+    cfg: TrainConfig, made: Mapping[float, Preferences], model: str, out: Path
 ) -> Callable[[str], Path]:
     def fit(name: str) -> Path:
-        reward, changes = ARMS[name]
-        own = cfg.model_copy(update=changes)
-        needed = None if own.dense == "off" else maps
-        return train.run(own, pairs[reward], candidates, model_folder(model), out / name, maps=needed)
+        arm = ARMS[name]
+        given, own = made[arm.shared_noise], cfg.model_copy(update=dict(arm.changes))
+        maps = None if own.dense == "off" else given.maps
+        return train.run(
+            own, given.pairs[arm.reward], given.candidates, model_folder(model), out / name, maps=maps
+        )
 
     return fit
 

@@ -154,7 +154,7 @@ def open_artifact(
     }
     _require_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder)
+    held = lock(folder)
     try:
         if overwrite:
             _clear(folder)
@@ -166,9 +166,9 @@ def open_artifact(
         if environment not in record["environments"] and not (folder / MANIFEST).exists():
             record["environments"].append(environment)
             write_json_atomic(folder / CONFIG, record)
-        return Artifact(folder, stage, hash_json(identity), row_type, lock)
+        return Artifact(folder, stage, hash_json(identity), row_type, held)
     except BaseException:
-        lock.close()
+        held.close()
         raise
 
 
@@ -201,6 +201,21 @@ def read_rows(folder: Path, row_type: type[RowT]) -> list[RowT]:
     """
     read_manifest(folder)
     return _parse_rows(folder / ROWS, row_type)
+
+
+def lock(folder: Path) -> BinaryIO:
+    """Hold a folder as its only writer until what is returned is closed, or the process ends, however that happens.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    file = (folder / LOCK).open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise InputError(f"{folder} is being written by another process; wait for it or stop it") from error
+    return file
 
 
 @contextmanager
@@ -261,17 +276,6 @@ def library_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _lock(folder: Path) -> BinaryIO:
-    # Held by the open file, so it ends with the process however that ends.
-    file = (folder / LOCK).open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise InputError(f"{folder} is being written by another process; wait for it or stop it") from error
-    return file
 
 
 def _read_record(folder: Path) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.dpo.test_diffusion import disturb
 from tests.families import tiny_wan
-from videogpa.artifact import hash_file, read_manifest, read_rows
+from videogpa.artifact import hash_file, lock, read_manifest, read_rows
 from videogpa.dpo.lora import add_lora, save_lora
 from videogpa.errors import InputError
 from videogpa.families.wan import Family
@@ -502,6 +502,13 @@ def test_scores_are_of_a_finished_evaluation(finished, tmp_path):
     (finished / "manifest.json").unlink()
     with pytest.raises(InputError, match="is not complete"):
         add_scores(finished, [numbers])
+
+
+def test_one_at_a_time_adds_scores(finished, tmp_path):
+    numbers = table(finished, tmp_path / "dino.csv")
+    with lock(finished), pytest.raises(InputError, match="written by another process"):
+        add_scores(finished, [numbers])
+    add_scores(finished, [numbers])
 
 
 def test_an_evaluation_without_need_of_geometry_has_none(inputs, tmp_path):

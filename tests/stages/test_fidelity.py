@@ -57,6 +57,14 @@ def test_rows_tables_and_plots(whole):
     assert (whole / "plots" / "consistency.png").stat().st_size > 0
 
 
+def test_where_no_metric_needs_geometry_none_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(fidelity, "cases", few_cases)
+    flat = CFG.score.model_copy(update={"geometry": "vggt", "metrics": ("sharpness",)})
+    out = fidelity.run(CFG.model_copy(update={"score": flat, "scenes": 1}), tmp_path / "out")
+    rows = read_rows(out, FidelityRow)
+    assert all(row.metrics["sharpness"] is not None and row.reason is None for row in rows)
+
+
 def test_a_killed_run_goes_on_where_it_stopped(whole, tmp_path):
     cut = shutil.copytree(whole, tmp_path / "cut")
     (cut / MANIFEST).unlink()

@@ -19,6 +19,7 @@ from videogpa.artifact import (
     atomic_path,
     hash_file,
     hash_json,
+    lock,
     open_artifact,
     read_manifest,
     read_rows,
@@ -169,10 +170,16 @@ def add_scores(evaluation: Path, tables: Sequence[Path], *, partial: bool = Fals
     `partial` lets a metric miss videos.
 
     Raises:
-        InputError: `evaluation` is no finished one, two tables have one name or the same metric, one would take metrics
-            away, or as `read_external_scores`.
+        InputError: `evaluation` is no finished one, or another process writes to it, two tables have one name or the
+            same metric, one would take metrics away, or as `read_external_scores`.
     """
     rows = read_rows(evaluation, EvalRow)
+    with lock(evaluation):
+        _add_scores(evaluation, rows, tables, partial=partial)
+    return evaluation
+
+
+def _add_scores(evaluation: Path, rows: Sequence[EvalRow], tables: Sequence[Path], *, partial: bool) -> None:
     given = {path.name: path for path in tables}
     if len(given) < len(tables):
         raise InputError(f"{len(tables)} tables of scores have only {len(given)} names; rename some")
@@ -210,7 +217,6 @@ def add_scores(evaluation: Path, tables: Sequence[Path], *, partial: bool = Fals
     write_json_atomic(
         evaluation / MANIFEST, manifest.model_copy(update={"files": files}).model_dump(mode="json")
     )
-    return evaluation
 
 
 def _metrics_of(table: Sequence[ExternalScore]) -> set[str]:

@@ -24,7 +24,7 @@ from videogpa.geometry.movers import with_movers
 from videogpa.geometry.options import build
 from videogpa.metrics.base import Clip, measure_clip
 from videogpa.plugin import load
-from videogpa.stages.score import ScoreConfig, check, higher_is_better, metric_names
+from videogpa.stages.score import ScoreConfig, check_needed, geometry_used, higher_is_better, metric_names
 from videogpa.tensors import Video
 from videogpa.types import Candidate, FidelityRow, MetricValues, Prompt
 from videogpa.video_io import read_video
@@ -82,11 +82,11 @@ def run(
     against oracles, once with the geometry model and once with the exact geometry.
 
     Raises:
-        InputError: as `check`, samples without their prompts, or scoring at full size or in windows.
+        InputError: as `check_needed`, samples without their prompts, or scoring at full size or in windows.
     """
     if cfg.score.full_size or cfg.score.window is not None:
         raise InputError("the reward benchmark scores whole clips at reduced size: no full size, no windows")
-    check(cfg.score)
+    check_needed(cfg.score)
     groups = _groups(samples, prompts)
     inputs = {name: path for name, path in (("samples", samples), ("prompts", prompts)) if path is not None}
     with open_artifact(
@@ -195,14 +195,15 @@ def _true_order(
 
 
 def _make_worker(cfg: FidelityConfig) -> Callable[[int | SampleGroup], list[FidelityRow]]:
-    backend = build(cfg.score.geometry, cfg.score.geometry_options)
+    used = geometry_used(cfg.score)
+    backend = build(used, cfg.score.geometry_options) if used else None
     names = metric_names(cfg.score)
     metrics = {name: load("metrics", name) for name in names}
     untrue = {name: m for name, m in metrics.items() if "truth" not in m.NEEDS}
 
     def geometry_of(frames: Video) -> tuple[GeometryPrediction | None, str | None]:
         try:
-            return with_movers(backend.predict(frames)), None
+            return (with_movers(backend.predict(frames)) if backend else None), None
         except CannotJudge as unknown:
             return None, f"geometry: {unknown}"
 

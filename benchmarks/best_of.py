@@ -1,0 +1,141 @@
+"""What choosing the best of N gains without any training, by our score, by others and by the truth, which bounds it.
+
+    python benchmarks/best_of.py --out work/best_of --result benchmarks/best_of_cpu2_DATE
+
+Many candidates of every held-out prompt are drawn once and split at random, again and again, into pools of N, of each
+of which the best by a label is kept. What one video's metrics gain is a mean over all that were kept; what the seeds'
+common error gains, a mean over products of two that were kept from different pools. Both are expectations, so the
+share of prompts that gain is higher than it would be of single choices.
+"""
+
+import csv
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from comparisons import RESAMPLES, SEED
+from rich.progress import track
+
+from videogpa.artifact import read_rows
+from videogpa.metrics.between_seeds import gradients
+from videogpa.stages import prompts, sample, score
+from videogpa.stages.evaluate import direction
+from videogpa.stages.prompts import WorldPrompts
+from videogpa.stages.sample import SampleConfig
+from videogpa.stages.score import ScoreConfig, higher_is_better
+from videogpa.statistics import bootstrap_interval
+from videogpa.types import Candidate, MetricValues, Prompt, Score
+from videogpa.video_io import read_video
+from videogpa.world.truth import true_continuation
+
+LABELS = ("consistency", "depth_agreement", "paper_reward", "epipolar", "oracle_warp", "oracle_psnr")
+SINGLE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness", "motion")
+TOGETHER = ("oracle_bias2", "oracle_gradient_bias2")
+SPLITS = 50
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="work folder; finished parts in it are kept")],
+    held_out: Annotated[int, typer.Option(help="prompts")] = 100,
+    best_of: Annotated[list[int] | None, typer.Option(help="N, repeatable")] = None,
+    model: str = "embedded",
+    workers: int = 2,
+    result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
+) -> None:
+    torch.set_num_threads(1)
+    sizes = sorted(best_of or (2, 4, 8, 16))
+    asked = prompts.run_world(WorldPrompts(split="held_out", count=held_out), out / "prompts")
+    drawn = SampleConfig(
+        model=model, candidates=2 * sizes[-1], seed=1_000, steps=8, keep_latents=False, previews=False
+    )
+    candidates = sample.run(drawn, asked, out / "candidates", workers=workers)
+    judge = ScoreConfig(geometry="embedded", metrics=tuple(dict.fromkeys((*LABELS, *SINGLE))))
+    scores = score.run(judge, candidates, out / "scores", prompts=asked, workers=workers)
+    found: dict[tuple[int, str, str], list[float]] = defaultdict(list)
+    base: dict[str, list[float]] = defaultdict(list)
+    for values, products in track(list(_measured(asked, candidates, scores)), "choosing"):
+        for metric, value in _means(values, products, [np.arange(len(values))]).items():
+            base[metric].append(value)
+        for size, label in itertools.product(sizes, LABELS):
+            kept = _kept(values, label, size)
+            for metric, value in _means(values, products, kept).items():
+                found[size, label, metric].append(value)
+    rows = [_row(*key, np.array(values), np.array(base[key[2]])) for key, values in found.items()]
+    with (result or out / "best_of").with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(*row.values(), sep="  ")
+
+
+def _measured(
+    asked: Path, candidates: Path, scores: Path
+) -> Iterator[tuple[list[MetricValues], dict[str, np.ndarray]]]:
+    """Of every prompt its candidates' metrics, and the products of every two of their errors."""
+    metrics = {row.id: row.metrics for row in read_rows(scores, Score)}
+    by_prompt: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in read_rows(candidates, Candidate):
+        by_prompt[candidate.prompt_id].append(candidate)
+    for prompt in read_rows(asked, Prompt):
+        rows = by_prompt[prompt.id]
+        videos = torch.stack([read_video(candidates / str(row.video)) for row in rows])
+        truth = true_continuation(prompt.world or {}, *(videos.shape[i] for i in (1, 3, 4))).frames
+        errors = (
+            (videos - truth)[:, 1:].flatten(1),
+            torch.stack([(gradients(v) - gradients(truth))[1:].flatten() for v in videos]),
+        )
+        products = [(error @ error.T / error.shape[1]).double().numpy() for error in errors]
+        yield [metrics[row.id] for row in rows], dict(zip(TOGETHER, products, strict=True))
+
+
+def _kept(values: Sequence[MetricValues], label: str, size: int) -> list[np.ndarray]:
+    """The indices of the best of every pool, a list for each split; what has no label comes last."""
+    sign = 1 if higher_is_better(label) else -1
+    ranks = np.array([-np.inf if (value := v.get(label)) is None else sign * value for v in values])
+    generator, kept = np.random.default_rng(SEED), []
+    for _ in range(SPLITS):
+        pools = generator.permutation(len(ranks))[: len(ranks) // size * size].reshape(-1, size)
+        kept.append(np.take_along_axis(pools, ranks[pools].argmax(1)[:, None], 1)[:, 0])
+    return kept
+
+
+def _means(
+    values: Sequence[MetricValues], products: Mapping[str, np.ndarray], kept: Sequence[np.ndarray]
+) -> dict[str, float]:
+    means = {}
+    for metric in SINGLE:
+        column = np.array([np.nan if v.get(metric) is None else v[metric] for v in values], float)
+        means[metric] = float(np.nanmean([np.nanmean(column[indices]) for indices in kept]))
+    for name, product in products.items():
+        blocks = [product[np.ix_(indices, indices)] for indices in kept]
+        means[name] = float(np.mean([block[~np.eye(len(block), dtype=bool)].mean() for block in blocks]))
+    return means
+
+
+def _row(size: int, label: str, metric: str, ours: np.ndarray, base: np.ndarray) -> dict[str, Any]:
+    names = [str(i) for i in range(len(base))]
+    level, differences, better = abs(base.mean()), ours - base, direction(metric)
+    low, high = bootstrap_interval(differences, names, RESAMPLES, SEED)
+    gained = "" if better is None else f"{((differences > 0) == better).mean():.3f}"
+    return {
+        "best_of": size,
+        "by": label,
+        "metric": metric,
+        "level": f"{base.mean():.6g}",
+        "difference": f"{differences.mean():.6g}",
+        "relative": f"{differences.mean() / level:+.4f}",
+        "low": f"{low / level:+.4f}",
+        "high": f"{high / level:+.4f}",
+        "gained": gained,
+        "prompts": len(base),
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)
