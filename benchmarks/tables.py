@@ -1,0 +1,177 @@
+"""The tables of README.md and docs/results.md, made from the results of the benchmarks.
+
+    python benchmarks/tables.py            # writes them; with --check it only says whether they are up to date
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+HOME = Path(__file__).parent
+PAGES = (HOME.parent / "README.md", HOME.parent / "docs" / "results.md")
+DEMO = "embedded_demo_cpu2_2026-11-24.json"
+REWARD = "reward_held_out_cpu2_2026-11-24/metrics.csv"
+PRIMARY = "primary_oracle_faulty_corpus_cpu2_2026-11-24.csv"
+TEN_TO_MINUS_FIVE = 1e5
+Table = Sequence[Sequence[str]]
+"""The head, then the rows."""
+
+
+def main(check: Annotated[bool, typer.Option("--check", help="write nothing")] = False) -> None:
+    """Fill every table of the pages."""
+    stale = [page for page in PAGES if filled(page.read_text()) != page.read_text()]
+    if check and stale:
+        raise SystemExit(
+            f"not up to date: {', '.join(page.name for page in stale)}; run {Path(__file__).name}"
+        )
+    for page in stale:
+        page.write_text(filled(page.read_text()))
+
+
+def filled(page: str) -> str:
+    """The page with its tables made anew.
+
+    Raises:
+        KeyError: a table that nothing here makes.
+    """
+    return re.sub(
+        r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)",
+        lambda found: found[1] + _markdown(TABLES[found[2]]()) + found[3],
+        page,
+        flags=re.DOTALL,
+    )
+
+
+def demo() -> Table:
+    """What the demo's LoRA changes on held-out prompts."""
+    summary = json.loads((HOME / DEMO).read_text())
+    found = {(c["arm"], c["against"], c["metric"]): c for c in summary["comparisons"]}
+    shown = {
+        summary["primary"]: f"**`{summary['primary']}`**, ×10⁻⁵ (the primary; lower is better)",
+        "oracle_bias2": "`oracle_bias2`, ×10⁻⁵ (lower is better)",
+        "oracle_psnr": "`oracle_psnr`, dB",
+        "oracle_ssim": "`oracle_ssim`",
+        "oracle_warp": "`oracle_warp` (lower is better)",
+        "oracle_flow_epe": "`oracle_flow_epe`, pixels (lower is better)",
+        "perceptual_drift": "`perceptual_drift` (lower is better)",
+        "depth_agreement": "`depth_agreement`",
+        "consistency": "`consistency` (the score it was trained by)",
+        "motion": "`motion` (to be kept)",
+        "sharpness": "`sharpness` (to be kept)",
+    }
+    rows = []
+    for metric, label in shown.items():
+        scale = TEN_TO_MINUS_FIVE if "×10⁻⁵" in label else 1.0
+        base, arm = (summary["arms"][name][metric] * scale for name in ("base", "dpo"))
+        ours, control = found["dpo", "base", metric], found["dpo", "dpo_random", metric]
+        # A guard has no better.
+        won = "" if ours["family"] == "guard" else percent(ours["win_rate"])
+        rows.append(
+            (label, number(base, 4), number(arm, 4), _change(ours, scale), won, _change(control, scale))
+        )
+    head = ("", "base", "DPO", "DPO − base", "better in (prompts)", "DPO − DPO on shuffled labels")
+    return [head, *rows]
+
+
+def reward() -> Table:
+    """How rightly our score and the paper's rank clips whose faults are known."""
+    labels = {"consistency": "`consistency`", "paper_reward": "the paper's reward"}
+    columns = ("judged", "ranking", "monotone", "above_clean", "false_alarms")
+    rows = {row["metric"]: row for row in _csv(REWARD)}
+    head = (
+        *("", "clips judged", "stronger fault scores lower", "in all steps"),
+        *("degraded clip above the clean one", "legitimate change punished"),
+    )
+    cells = [
+        (labels[name], *(f"{fixed(100 * float(rows[name][c]), 1)} %" for c in columns)) for name in labels
+    ]
+    return [head, *cells]
+
+
+def primary() -> Table:
+    """Change of every candidate for the primary, in per cent, under every cheat."""
+    candidates = {
+        "gradient_bias2": "**gradient bias²**",
+        "bias2": "bias²",
+        "flow_bias2": "flow bias²",
+        "psnr": "PSNR, dB lost",
+        "ssim": "SSIM",
+        "flow_error": "flow error",
+        "warp_error": "true warp error",
+        "warp_over_gradient": "warp / gradient",
+        "census_warp": "census warp",
+    }
+    arms = {
+        "4 steps": "4 sampler steps instead of 8",
+        "6 steps": "6 sampler steps",
+        "sft_chosen": "SFT on chosen",
+        "sft_random": "SFT on random samples",
+        "shrunk": "half way to the mean of the seeds",
+        "blurred": "blur",
+        "slowed": "a tenth slower",
+        "frozen": "last third frozen",
+        "dpo_random": "DPO on shuffled labels",
+        "dpo": "**DPO**",
+    }
+    rows = {(row["arm"], row["candidate"]): row for row in _csv(PRIMARY)}
+    cells = [
+        (label, *(_percent(rows[arm, name], rows[arm, name]["change"]) for name in candidates))
+        for arm, label in arms.items()
+    ]
+    return [("", *candidates.values()), *cells]
+
+
+def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    """So many significant digits, no zero before the point, a true minus."""
+    exponent = int(f"{value:e}".split("e")[1])
+    return fixed(value, max(0, digits - 1 - exponent), signed=signed)
+
+
+def fixed(value: float, places: int, *, signed: bool = False) -> str:
+    """So many decimal places, no zero before the point, a true minus."""
+    text = f"{abs(value):.{places}f}"
+    if not float(text):
+        return "0"
+    sign = "−" if value < 0 else "+" if signed else ""
+    return sign + text.removeprefix("0")
+
+
+def percent(share: float) -> str:
+    """Rounded."""
+    return f"{100 * share:.0f} %"
+
+
+def _change(compared: dict[str, Any], scale: float) -> str:
+    low, high = (number(v * scale, 3, signed=True) for v in compared["ci95"])
+    return f"{number(compared['mean_difference'] * scale, 3, signed=True)} [{low}, {high}]"
+
+
+def _percent(row: dict[str, str], change: str) -> str:
+    """'−.8* (.83)': the change in per cent, a star where its interval is clear of zero, the share of prompts won."""
+    clear = "*" if float(row["low"]) * float(row["high"]) > 0 else ""
+    won = f" ({fixed(float(row['won']), 2)})" if row["won"] else ""
+    return f"{fixed(100 * float(change), 1, signed=True)}{clear}{won}"
+
+
+def _csv(name: str) -> list[dict[str, str]]:
+    with (HOME / name).open() as file:
+        return list(csv.DictReader(file))
+
+
+def _markdown(table: Table) -> str:
+    head, *rows = table
+    lines: Iterable[Sequence[str]] = (head, ["---"] * len(head), *rows)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+TABLES: dict[str, Callable[[], Table]] = {"demo": demo, "reward": reward, "primary": primary}
+
+if __name__ == "__main__":
+    typer.run(main)
