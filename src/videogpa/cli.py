@@ -25,6 +25,10 @@ prompts_app = typer.Typer(no_args_is_help=True, help="Make a prompts folder.")
 app.add_typer(prompts_app, name="prompts")
 benchmark_app = typer.Typer(no_args_is_help=True, help="Measure what measures.")
 app.add_typer(benchmark_app, name="benchmark")
+study_app = typer.Typer(
+    no_args_is_help=True, help="Let people compare videos, without knowing whose they are."
+)
+app.add_typer(study_app, name="study")
 
 SOME_FAILED = 3
 
@@ -52,6 +56,13 @@ Metrics = Annotated[
 Model = Annotated[str, typer.Option(help="'embedded', 'embedded-clean' or a diffusers folder")]
 FamilyName = Annotated[str, typer.Option(help="see `videogpa list families`")]
 Precision = Annotated[Literal["float32", "bfloat16"], typer.Option()]
+StudyFolder = Annotated[Path, typer.Argument(help="a folder made by `videogpa study create`")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of the votes' database, such as postgresql+psycopg://…; SQLite in the folder by default"
+    ),
+]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -753,6 +764,115 @@ def benchmark_reward(
         run(cfg, out, samples=samples, prompts=prompts, workers=workers, overwrite=overwrite) / "metrics.csv"
     )
     _exit_if_rows_failed(out)
+
+
+@study_app.command("create")
+def study_create(
+    evaluation: Annotated[Path, typer.Argument(help="a finished evaluation, whose videos are shown")],
+    prompts: Annotated[Path, typer.Argument(help="its prompts folder")],
+    out: Out,
+    compare: Annotated[
+        list[str] | None, typer.Option(help="ARM:AGAINST, repeatable; by default every arm against the base")
+    ] = None,
+    title: str | None = None,
+    items: Annotated[int, typer.Option(min=1, help="pairs a rater sees")] = 20,
+    checks: Annotated[int, typer.Option(min=0, help="attention checks a rater sees")] = 2,
+    repeats: Annotated[int, typer.Option(min=0, help="pairs a rater sees again, sides exchanged")] = 2,
+    tie: Annotated[bool, typer.Option("--tie", help="allow 'no difference'")] = False,
+    raters: Annotated[int | None, typer.Option(min=1, help="stop when so many have finished")] = None,
+    failed_checks: Annotated[int, typer.Option(min=0, help="who fails more does not count")] = 0,
+    median_seconds: Annotated[float, typer.Option(min=0, help="who is quicker does not count")] = 1.5,
+    repeat_agreement: Annotated[
+        float | None, typer.Option(min=0, max=1, help="who repeats fewer answers does not count")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="use the first so many prompts only")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON with the rest: questions, tags; options given here win")
+    ] = None,
+    seed: int = 0,
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a study: pairs, checks, and copies of the videos that do not tell whose they are (docs/study.md)."""
+    from videogpa.study.material import create
+    from videogpa.study.plan import Exclusion, study_config
+
+    options = dict(locals())
+    usual = {name: option.default for name, option in inspect.signature(study_create).parameters.items()}
+    new = {name: value for name, value in options.items() if name in usual and value != usual[name]}
+    plain, ruling = ("title", "items", "checks", "repeats", "tie", "raters", "seed"), Exclusion.model_fields
+    given: dict[str, Any] = {name: new[name] for name in plain if name in new}
+    rule = {name: new[name] for name in ruling if name in new}
+    if rule:
+        given["exclusion"] = rule
+    if limit is not None:
+        given["prompts"] = limit
+    if compare is not None:
+        given["comparisons"] = tuple(_sides(entry) for entry in compare)
+    cfg = study_config(config, given)
+    print(create(cfg, evaluation, prompts, out, workers=workers, overwrite=overwrite))
+
+
+@study_app.command("serve")
+def study_serve(
+    study: StudyFolder,
+    database: Database = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    admin_token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="VIDEOGPA_ADMIN_TOKEN", help="for the page /admin; one is made where none is given"
+        ),
+    ] = None,
+) -> None:
+    """Serve a study until it is stopped; a vote is on disk before the page goes on."""
+    import secrets
+
+    import uvicorn
+
+    from videogpa.study.server import make_app, read_study
+    from videogpa.study.votes import Votes, sqlite_url
+
+    cfg, manifest = read_study(study)
+    token = admin_token or secrets.token_urlsafe(16)
+    app = make_app(study, cfg, Votes(database or sqlite_url(study), manifest), token)
+    shown = "the one given" if admin_token else token
+    print(f"http://{host}:{port}/ for raters, http://{host}:{port}/admin with the token: {shown}", flush=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, date_header=False)
+
+
+@study_app.command("results")
+def study_results(
+    study: StudyFolder,
+    out: Annotated[Path, typer.Option(help="folder for the page and the tables, replaced in one step")],
+    database: Database = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="the evaluation shown: compares its metrics with the raters")
+    ] = None,
+) -> None:
+    """Win rates with intervals, ranking, agreement of raters and of metrics; as a page, JSON and CSV."""
+    from videogpa.study.results import write_results
+    from videogpa.study.server import read_study
+    from videogpa.study.votes import Votes, sqlite_url
+
+    cfg, manifest = read_study(study)
+    votes = Votes(database or sqlite_url(study), manifest).all()
+    print(write_results(study, cfg, votes, out, evaluation=evaluation) / "index.html")
+
+
+@study_app.command("power")
+def study_power(
+    win_rate: Annotated[float, typer.Argument(help="the share of votes that you would not want to miss")],
+    votes: Annotated[int | None, typer.Option(min=1, help="say the power of so many votes instead")] = None,
+) -> None:
+    """How many independent votes show a win rate, with a power of 80 % at the 5 % level."""
+    from videogpa.study.power import power, votes_needed
+
+    if votes is None:
+        print(votes_needed(win_rate))
+    else:
+        print(f"{power(win_rate, votes):.3f}")
 
 
 @app.command("list")

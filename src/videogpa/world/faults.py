@@ -28,7 +28,12 @@ ABSENCE = 1 / 3
 
 def warp_jitter(clip: Render, strength: float, rng: np.random.Generator) -> Video:
     """Every frame bent by a smooth field of its own; the strength is its root mean square."""
-    return warp(clip.rgb, _fields(rng, clip.rgb) * _pixels(clip, strength))
+    return jittered(clip.rgb, strength, rng)
+
+
+def jittered(frames: Video, strength: float, rng: np.random.Generator) -> Video:
+    """`warp_jitter` of any frames: what it does needs no scene."""
+    return warp(frames, _fields(rng, frames) * (strength / 100 * max(frames.shape[-2:])))
 
 
 def wobble(clip: Render, strength: float, rng: np.random.Generator) -> Video:

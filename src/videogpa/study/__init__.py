@@ -1,0 +1,1 @@
+"""Blind pairwise human study: material, schedule, server, analysis."""

@@ -1,0 +1,145 @@
+"""A study's folder from an evaluation's videos: pairs, attention checks, and copies that do not tell whose they are.
+
+All copies have opaque names, the same encoder settings, the same length in bytes and the same time stamp.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from videogpa.artifact import atomic_path, open_artifact, read_rows
+from videogpa.engines.local import map_rows
+from videogpa.errors import InputError, RowFailed
+from videogpa.stages.evaluate import BASE
+from videogpa.study.plan import StudyConfig, StudyItem
+from videogpa.types import EvalRow, Prompt
+from videogpa.video_io import probe, read_video, write_preview
+from videogpa.world.faults import jittered
+
+BROKEN = "broken"
+"""The arm of a check's worse video: the better one, every frame bent by itself."""
+CHECK_STRENGTH = 8.0
+"""Of that bending, in per cent of the longer side; the battery's strongest has 4."""
+CRF = 12
+DEFAULT_FPS = 8.0
+"""Of videos whose files do not say."""
+BOX_HEADER = 8
+
+
+def create(
+    cfg: StudyConfig, evaluation: Path, prompts: Path, out: Path, *, workers: int = 1, overwrite: bool = False
+) -> Path:
+    """Write the items and their videos; all of the study but the votes. Returns the folder.
+
+    Raises:
+        InputError: an unknown arm, nothing to compare, a study without pairs enough for one rater, or a video that
+            cannot be read.
+    """
+    rows = [row for row in read_rows(evaluation, EvalRow) if row.status == "ok"]
+    texts = {prompt.id: prompt.text for prompt in read_rows(prompts, Prompt)}
+    items = list(_items(cfg, rows, texts))
+    stored = {(row.arm, row.prompt_id, row.seed): str(row.video) for row in rows}
+    inputs = {"evaluation": evaluation, "prompts": prompts}
+    with open_artifact(
+        out, stage="study", config=cfg, inputs=inputs, row_type=StudyItem, overwrite=overwrite
+    ) as artifact:
+        if artifact.complete:
+            return out
+        clips = {clip.name: clip for item in items for clip in _clips(item, stored)}
+        make_worker = partial(_make_writer, evaluation, cfg.seed, out)
+        for _, failed in map_rows(make_worker, list(clips.values()), workers=workers, description="videos"):
+            if isinstance(failed, RowFailed):
+                raise InputError(f"the study's videos cannot be made: {failed}")
+        make_alike([out / name for name in clips])
+        artifact.append(*(item for item in items if item.id not in artifact.done))
+        artifact.finish([item.id for item in items], sorted(clips))
+    return out
+
+
+def make_alike(videos: Sequence[Path]) -> None:
+    """Fill MP4 files up to the length of the longest, and give them all the same time stamp.
+
+    The filling is a box that players skip (`free`, ISO/IEC 14496-12, section 8.1.2).
+    """
+    longest = max(path.stat().st_size for path in videos) + BOX_HEADER
+    for path in videos:
+        if room := longest - path.stat().st_size:
+            whole = path.read_bytes() + room.to_bytes(4, "big") + b"free" + bytes(room - BOX_HEADER)
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(whole)
+        os.utime(path, (0, 0))
+
+
+def _items(cfg: StudyConfig, rows: Sequence[EvalRow], texts: dict[str, str]) -> Iterator[StudyItem]:
+    arms = list(dict.fromkeys(row.arm for row in rows))
+    compared = cfg.comparisons or tuple((arm, BASE) for arm in arms if arm != BASE)
+    for arm in {name for pair in compared for name in pair}:
+        if arm not in arms:
+            raise InputError(f"the evaluation has no arm '{arm}'; it has {', '.join(arms)}")
+    known = {(row.arm, row.prompt_id, row.seed) for row in rows}
+    asked = list(dict.fromkeys(row.prompt_id for row in rows))[: cfg.prompts]
+    seeds = {id: list(dict.fromkeys(row.seed for row in rows if row.prompt_id == id)) for id in asked}
+    shown = [
+        (arm, against, id, seed)
+        for arm, against in compared
+        for id in asked
+        for seed in seeds[id]
+        if {(arm, id, seed), (against, id, seed)} <= known
+    ]
+    if len(shown) < cfg.items:
+        raise InputError(
+            f"{len(shown)} pairs are too few for raters who see {cfg.items}: show fewer (--items)"
+        )
+    for number, (arm, against, id, seed) in enumerate(shown):
+        yield StudyItem(
+            id=f"pair{number:05d}", kind="pair", prompt_id=id, text=texts[id], seed=seed, arms=(arm, against),
+            videos=(_name(cfg, arm, id, seed), _name(cfg, against, id, seed)),
+        )  # fmt: skip
+    intact = [row for row in rows if row.arm == BASE and row.prompt_id in seeds]
+    order = np.random.default_rng([cfg.seed, 2]).permutation(len(intact))
+    for number, row in enumerate(intact[i] for i in order[: 2 * cfg.checks]):
+        yield StudyItem(
+            id=f"check{number:05d}", kind="check", prompt_id=row.prompt_id, text=texts[row.prompt_id],
+            seed=row.seed, arms=(BASE, BROKEN), expected="first",
+            videos=tuple(_name(cfg, arm, row.prompt_id, row.seed) for arm in (BASE, BROKEN)),
+        )  # fmt: skip
+
+
+def _name(cfg: StudyConfig, arm: str, prompt_id: str, seed: int) -> str:
+    told = hashlib.sha256(f"{cfg.seed}:{arm}:{prompt_id}:{seed}".encode()).hexdigest()
+    return f"videos/{told[:24]}.mp4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Clip:
+    """One video of the study and what it is made from."""
+
+    name: str
+    source: str
+    broken: bool
+
+
+def _clips(item: StudyItem, stored: Mapping[tuple[str, str, int], str]) -> Iterator[_Clip]:
+    for arm, name in zip(item.arms, item.videos, strict=True):
+        source = stored[BASE if arm == BROKEN else arm, item.prompt_id, item.seed]
+        yield _Clip(name=name, source=source, broken=arm == BROKEN)
+
+
+def _make_writer(evaluation: Path, seed: int, out: Path) -> Callable[[_Clip], None]:
+    def write(clip: _Clip) -> None:
+        source = evaluation / clip.source
+        try:
+            frames, info = read_video(source), probe(source)
+        except InputError as error:
+            raise RowFailed(str(error)) from error
+        if clip.broken:
+            frames = jittered(frames, CHECK_STRENGTH, np.random.default_rng([seed, 3]))
+        fps = (info.frames - 1) / info.duration if info.duration else DEFAULT_FPS
+        write_preview(out / clip.name, frames, fps=fps, crf=CRF)
+
+    return write

@@ -1,0 +1,92 @@
+import shutil
+
+import av
+import numpy as np
+import pytest
+
+from tests.study.conftest import CFG, PROMPTS, SEEDS
+from videogpa.artifact import MANIFEST
+from videogpa.errors import InputError
+from videogpa.study.material import BROKEN, create
+from videogpa.study.plan import StudyConfig, study_config
+from videogpa.video_io import read_video
+
+
+def test_every_arm_meets_the_base_on_the_same_prompt_and_seed(items):
+    pairs = [item for item in items if item.kind == "pair"]
+    # One video of the last arm failed.
+    assert len(pairs) == 2 * PROMPTS * len(SEEDS) - 1
+    assert {item.arms for item in pairs} == {("dpo", "base"), ("other", "base")}
+    assert len({(item.arms, item.prompt_id, item.seed) for item in pairs}) == len(pairs)
+
+
+def test_videos_tell_nothing_by_name_length_or_time(study, items):
+    videos = [study / name for item in items for name in item.videos]
+    assert len({path.stat().st_size for path in videos}) == 1
+    assert {path.stat().st_mtime for path in videos} == {0}
+    assert not any(arm in path.name for path in videos for arm in ("base", "dpo", "other", BROKEN))
+    assert len({path.read_bytes()[:32] for path in videos}) == 1
+
+
+def test_videos_are_those_of_the_evaluation(study, items, evaluation):
+    pair = next(item for item in items if item.kind == "pair")
+    for arm, name in zip(pair.arms, pair.videos, strict=True):
+        shown = read_video(study / name)
+        true = read_video(evaluation[0] / f"samples/{arm}/{pair.prompt_id}-{pair.seed}.mkv")
+        assert shown.shape[0] == true.shape[0]
+        assert max(shown.shape[-2:]) >= 256
+        assert (shown[..., 4::8, 4::8] - true).abs().mean() < 0.03
+    with av.open(str(study / pair.videos[0])) as container:
+        assert container.streams.video[0].average_rate == 8
+
+
+def test_a_check_sets_a_video_against_itself_broken(study, items):
+    check = next(item for item in items if item.kind == "check")
+    whole, broken = (read_video(study / name) for name in check.videos)
+    assert check.arms == ("base", BROKEN)
+    assert check.expected == "first"
+    assert (whole - broken).abs().mean() > 0.02
+    steps = [np.abs(np.diff(v.numpy(), axis=0)).mean() for v in (whole, broken)]
+    assert steps[1] > 1.5 * steps[0]
+
+
+def test_the_same_study_again_is_the_same(study, evaluation, tmp_path):
+    again = create(CFG, *evaluation, tmp_path / "again", workers=2)
+    assert (again / MANIFEST).read_bytes() == (study / MANIFEST).read_bytes()
+
+
+def test_what_cannot_be_shown_is_refused(evaluation, tmp_path):
+    unknown = CFG.model_copy(update={"comparisons": (("dpo", "sft"),)})
+    with pytest.raises(InputError, match="has no arm 'sft'; it has base, dpo, other"):
+        create(unknown, *evaluation, tmp_path / "s")
+    with pytest.raises(InputError, match="31 pairs are too few for raters who see 40"):
+        create(StudyConfig(items=40), *evaluation, tmp_path / "s")
+    damaged = tmp_path / "evaluation"
+    shutil.copytree(evaluation[0], damaged)
+    next(damaged.rglob("*.mkv")).write_bytes(b"no video")
+    with pytest.raises(InputError, match="videos cannot be made"):
+        create(CFG, damaged, evaluation[1], tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "study.json cannot be set up so"),
+        ('{"questions": []}', "questions with different keys"),
+        ('{"items": 3, "repeats": 2}', "2 repeats need twice as many items"),
+        ('{"colour": "red"}', "Extra inputs are not permitted"),
+        ("[1]", "study.json cannot be set up so"),
+    ],
+)
+def test_a_bad_plan_is_refused(tmp_path, text, message):
+    file = tmp_path / "study.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        study_config(file, {})
+
+
+def test_what_is_given_wins_over_the_file(tmp_path):
+    file = tmp_path / "study.json"
+    file.write_text('{"items": 7, "title": "T"}')
+    cfg = study_config(file, {"items": 9})
+    assert (cfg.items, cfg.title) == (9, "T")

@@ -1,0 +1,123 @@
+"""On SQLite, and on the PostgreSQL server that the set-up of the tests starts."""
+
+import multiprocessing
+import os
+import signal
+import threading
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from videogpa.errors import InputError
+from videogpa.study.votes import OutOfTurn, Rater, Vote, Votes, now
+
+
+def vote(rater: Rater, position: int, **changes) -> Vote:
+    given = {
+        "rater": rater, "position": position, "item": f"pair{position}", "left": "first", "again": False,
+        "answers": {"consistent": "left"}, "tags": ["blurry"], "seconds": 2.5, "received": now(),
+    }  # fmt: skip
+    return Vote(**given | changes)
+
+
+def test_votes_come_back_as_they_were_given(database):
+    votes = Votes(database, "m")
+    (first, token), (second, _) = votes.add_rater(), votes.add_rater()
+    assert votes.rater(token) == first
+    assert votes.rater(token[:-1]) is None
+    given = [vote(first, 0), vote(first, 1, answers={"consistent": "right"}), vote(second, 0, tags=[])]
+    assert all(votes.record(v, last=False) for v in given)
+    assert [v for v in Votes(database, "m").all()] == given
+    assert (votes.answered(first), votes.answered(second)) == (2, 1)
+
+
+def test_a_vote_counts_once_and_the_first_counts(database):
+    votes = Votes(database, "m")
+    rater, _ = votes.add_rater()
+    assert votes.record(vote(rater, 0), last=False)
+    assert not votes.record(vote(rater, 0), last=False)
+    with pytest.raises(OutOfTurn, match="another answer already"):
+        votes.record(vote(rater, 0, answers={"consistent": "right"}), last=False)
+    with pytest.raises(OutOfTurn, match="not the next one"):
+        votes.record(vote(rater, 2), last=False)
+    assert len(votes.all()) == 1
+
+
+def test_the_last_vote_finishes_the_rater(database):
+    votes = Votes(database, "m")
+    rater, _ = votes.add_rater()
+    votes.record(vote(rater, 0), last=False)
+    assert votes.finished() == 0
+    votes.record(vote(rater, 1), last=True)
+    assert votes.finished() == 1
+    assert [finished is not None for _, _, finished in votes.raters()] == [True]
+
+
+def test_many_at_once_lose_and_double_nothing(database):
+    votes = Votes(database, "m")
+    raters = [votes.add_rater()[0] for _ in range(8)]
+    outcomes = []
+
+    def rate(rater: Rater, answer: str) -> None:
+        for position in range(10):
+            try:
+                outcomes.append(
+                    votes.record(vote(rater, position, answers={"q": answer}), last=position == 9)
+                )
+            except OutOfTurn:
+                outcomes.append(False)
+
+    # Two tabs each, that answer the same.
+    threads = [threading.Thread(target=rate, args=(r, "left")) for r in raters for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stored = votes.all()
+    assert len(stored) == sum(outcomes) == 80
+    assert len({(v.rater.number, v.position) for v in stored}) == 80
+    assert votes.finished() == 8
+
+
+def test_votes_of_another_study_are_not_mixed_in(database):
+    Votes(database, "m")
+    with pytest.raises(InputError, match="votes of another study"):
+        Votes(database, "other")
+
+
+def test_a_token_is_not_stored(database):
+    votes = Votes(database, "m")
+    _, token = votes.add_rater()
+    with create_engine(database).connect() as connection:
+        assert token not in str(connection.execute(text("select * from raters")).all())
+
+
+def _rate_until_killed(url: str, pipe) -> None:
+    votes = Votes(url, "m")
+    rater, _ = votes.add_rater()
+    for position in range(100_000):
+        votes.record(vote(rater, position), last=False)
+        pipe.send(position)
+
+
+def test_what_was_acknowledged_outlives_a_kill(database):
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_rate_until_killed, args=(database, theirs))
+    process.start()
+    while ours.recv() < 20:
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    acknowledged = 21
+    while ours.poll():
+        acknowledged = ours.recv() + 1
+    positions = [v.position for v in Votes(database, "m").all()]
+    # One more may be stored without having been acknowledged.
+    assert positions == list(range(len(positions)))
+    assert len(positions) - acknowledged in (0, 1)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle+nothing://x", "sqlite:////no/such/folder/votes.sqlite3"])
+def test_a_database_that_cannot_be_opened_is_named(url):
+    with pytest.raises(InputError, match="database"):
+        Votes(url, "m")
