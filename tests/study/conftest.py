@@ -9,7 +9,7 @@ from videogpa.study.plan import StudyConfig, StudyItem
 from videogpa.types import EvalRow, Prompt
 from videogpa.video_io import write_master
 
-ARMS = ("base", "dpo", "other")
+ARMS = ("base", "dpo", "sft")
 PROMPTS = 8
 SEEDS = (11, 12)
 

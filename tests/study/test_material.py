@@ -16,7 +16,7 @@ def test_every_arm_meets_the_base_on_the_same_prompt_and_seed(items):
     pairs = [item for item in items if item.kind == "pair"]
     # One video of the last arm failed.
     assert len(pairs) == 2 * PROMPTS * len(SEEDS) - 1
-    assert {item.arms for item in pairs} == {("dpo", "base"), ("other", "base")}
+    assert {item.arms for item in pairs} == {("dpo", "base"), ("sft", "base")}
     assert len({(item.arms, item.prompt_id, item.seed) for item in pairs}) == len(pairs)
 
 
@@ -24,7 +24,7 @@ def test_videos_tell_nothing_by_name_length_or_time(study, items):
     videos = [study / name for item in items for name in item.videos]
     assert len({path.stat().st_size for path in videos}) == 1
     assert {path.stat().st_mtime for path in videos} == {0}
-    assert not any(arm in path.name for path in videos for arm in ("base", "dpo", "other", BROKEN))
+    assert not any(arm in path.name for path in videos for arm in ("base", "dpo", "sft", BROKEN))
     assert len({path.read_bytes()[:32] for path in videos}) == 1
 
 
@@ -56,8 +56,8 @@ def test_the_same_study_again_is_the_same(study, evaluation, tmp_path):
 
 
 def test_what_cannot_be_shown_is_refused(evaluation, tmp_path):
-    unknown = CFG.model_copy(update={"comparisons": (("dpo", "sft"),)})
-    with pytest.raises(InputError, match="has no arm 'sft'; it has base, dpo, other"):
+    unknown = CFG.model_copy(update={"comparisons": (("dpo", "sgd"),)})
+    with pytest.raises(InputError, match="has no arm 'sgd'; it has base, dpo, sft"):
         create(unknown, *evaluation, tmp_path / "s")
     with pytest.raises(InputError, match="31 pairs are too few for raters who see 40"):
         create(StudyConfig(items=40), *evaluation, tmp_path / "s")

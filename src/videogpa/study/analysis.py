@@ -123,6 +123,8 @@ def _ranking(
     found = []
     for question in questions:
         own = [ballot for ballot in ballots if ballot.question == question]
+        if not own:
+            continue
         raters = sorted({ballot.rater for ballot in own})
         grouped = {rater: [b for b in own if b.rater == rater] for rater in raters}
         generator = np.random.default_rng(SEED)
