@@ -102,15 +102,22 @@ async function show(state) {
   say("Loading");
   const sources = await Promise.all([source(state.position, "left"), source(state.position, "right")]);
   if (screen !== state) return;
-  videos.forEach((video, i) => {
-    video.src = sources[i];
-  });
+  await Promise.all(videos.map((video, i) => play_from(video, sources[i])));
+  if (screen !== state) return;
+  form.dataset.shown = state.position;
   say("");
   restart();
   if (still.matches) pause();
   began = performance.now();
   forget(state.position - 1);
   if (state.position + 1 < state.screens) ["left", "right"].forEach((side) => source(state.position + 1, side));
+}
+
+function play_from(video, address) {
+  return new Promise((done) => {
+    video.addEventListener("loadeddata", done, { once: true });
+    video.src = address;
+  });
 }
 
 function restart() {
