@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: demo test lint format clean
+.PHONY: demo test packages lint format clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -18,6 +18,11 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What the tests of the study want beside Python, on Debian and as root; without it they are skipped.
+packages:
+	apt-get -qq update
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium postgresql > /dev/null
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 import re
 
-import httpx
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 
@@ -194,4 +194,4 @@ def test_what_is_no_study_is_refused(tmp_path):
 
 def test_paths_are_not_normalised_before_they_are_sent():
     # What the test of escaping paths relies on.
-    assert httpx.URL("http://x/a/%2e%2e/b").raw_path == b"/a/%2e%2e/b"
+    assert httpx2.URL("http://x/a/%2e%2e/b").raw_path == b"/a/%2e%2e/b"
