@@ -65,7 +65,7 @@ function ask_for(question) {
   if (question.hint) set.append(Object.assign(document.createElement("p"), { textContent: question.hint }));
   const row = Object.assign(document.createElement("div"), { className: "choices" });
   row.append(choice(question, "left", "Left", "←"));
-  if (screen.tie) row.append(choice(question, "tie", "No difference", "↓"));
+  if (screen.tie) row.append(choice(question, "tie", "Same", "↓"));
   row.append(choice(question, "right", "Right", "→"));
   set.append(row);
   return set;
