@@ -8,7 +8,8 @@ A table stands between `<!-- NAME -->` and `<!-- /NAME -->`.
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ PAGES = (HOME.parent / "README.md", HOME.parent / "docs" / "results.md")
 DEMO = "embedded_demo_cpu2_2026-11-24.json"
 REWARD = "reward_held_out_cpu2_2026-11-24/metrics.csv"
 PRIMARY = "primary_oracle_faulty_corpus_cpu2_2026-11-24.csv"
+GAIN = "embedded_gain_cpu2_2026-11-27.csv"
 TEN_TO_MINUS_FIVE = 1e5
 Table = Sequence[Sequence[str]]
 """The head, then the rows."""
@@ -128,6 +130,60 @@ def primary() -> Table:
     return [("", *candidates.values()), *cells]
 
 
+def gain(scenes: str, metrics: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> Table:
+    """Change of every metric in per cent over all training seeds, and the primary's wins by seed."""
+    rows = {
+        (row["arm"], row["against"], row["metric"], row["seed"]): row
+        for row in _csv(GAIN)
+        if row["scenes"] == scenes
+    }
+    seeds = sorted({seed for *_, seed in rows if seed != "all"})
+    first = next(iter(metrics))
+    body = []
+    for arm, against in pairs:
+        if (arm, against, first, "all") not in rows:
+            continue
+        cells = [_percent(row := rows[arm, against, name, "all"], row["relative"]) for name in metrics]
+        by_seed = " ".join(fixed(float(rows[arm, against, first, seed]["won"] or 0), 2) for seed in seeds)
+        body.append((f"{LABELS[arm]} − {LABELS[against]}", *cells, by_seed))
+    return [("", *metrics.values(), "won, by training seed"), *body]
+
+
+LABELS = {
+    "base": "base",
+    "ours": "**ours**",
+    "ours_shuffled": "ours, labels shuffled",
+    "paper": "the paper's reward",
+    "paper_shuffled": "the paper's, labels shuffled",
+    "epipolar": "epipolar reward",
+    "anchored": "ours, anchored",
+    "safeguarded": "ours, safeguarded",
+    "dense": "ours, dense",
+    "shared_noise": "ours, half the noise shared",
+    "sft_chosen": "SFT on chosen",
+    "sft_random": "SFT on random samples",
+}
+AGAINST_BASE = [(arm, "base") for arm in LABELS if arm != "base"]
+AGAINST_OURS = [("ours", arm) for arm in LABELS if arm not in ("base", "ours")]
+BY_TRUTH = {
+    "oracle_gradient_bias2": "**gradient bias²**",
+    "oracle_bias2": "bias²",
+    "oracle_psnr": "PSNR",
+    "oracle_flow_epe": "flow error",
+    "oracle_warp": "warp error",
+    "sharpness": "sharpness",
+    "oracle_variance": "variance",
+}
+BY_GEOMETRY = {
+    "perceptual_drift": "drift",
+    "depth_agreement": "depth agreement",
+    "consistency": "consistency",
+    "motion_smoothness": "motion smoothness",
+    "motion": "motion",
+    "sharpness": "sharpness",
+}
+
+
 def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     """So many significant digits, no zero before the point, a true minus."""
     exponent = int(f"{value:e}".split("e")[1])
@@ -171,7 +227,16 @@ def _markdown(table: Table) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-TABLES: dict[str, Callable[[], Table]] = {"demo": demo, "reward": reward, "primary": primary}
+TABLES: dict[str, Callable[[], Table]] = {
+    "demo": demo,
+    "reward": reward,
+    "primary": primary,
+    "gain": partial(gain, "static", BY_TRUTH, AGAINST_BASE),
+    "gain_against": partial(gain, "static", BY_TRUTH, AGAINST_OURS),
+    "gain_moving": partial(gain, "dynamic", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
+    "gain_geometry": partial(gain, "static by geometry", BY_GEOMETRY, AGAINST_BASE + AGAINST_OURS),
+    "gain_captions": partial(gain, "captions", BY_GEOMETRY, AGAINST_BASE + AGAINST_OURS),
+}
 
 if __name__ == "__main__":
     typer.run(main)
