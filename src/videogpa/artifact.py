@@ -232,11 +232,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text_atomic(path: Path, text: str) -> None:
+    """UTF-8 text in one step."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json_atomic(path: Path, value: Any) -> None:
     """Indented UTF-8 JSON in one step. Raises ValueError on NaN or infinity."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def copy_atomic(source: Path, target: Path) -> None:
+    """The content of a file, in one step."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def hash_file(path: Path) -> str:

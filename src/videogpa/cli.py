@@ -56,6 +56,10 @@ Metrics = Annotated[
 Model = Annotated[str, typer.Option(help="'embedded', 'embedded-clean' or a diffusers folder")]
 FamilyName = Annotated[str, typer.Option(help="see `videogpa list families`")]
 Precision = Annotated[Literal["float32", "bfloat16"], typer.Option()]
+Push = Annotated[
+    str | None, typer.Option(help="OWNER/NAME on the model hub to upload it to, where you are logged in")
+]
+Public = Annotated[bool, typer.Option("--public", help="let a new repository on the hub be seen by all")]
 StudyFolder = Annotated[Path, typer.Argument(help="a folder made by `videogpa study create`")]
 Database = Annotated[
     str | None,
@@ -391,14 +395,43 @@ def export_pairs(
     scores: Annotated[Path | None, typer.Option(help="a scores folder, for the published format")] = None,
     license: Annotated[str | None, typer.Option(help="goes on the dataset's card")] = None,
     title: str = "Video preference pairs",
+    push: Push = None,
+    public: Public = False,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
     """Write pairs for other programs (docs/pairs.md)."""
     from videogpa.stages.export_pairs import ExportConfig, run
 
+    if push is not None and format != "huggingface":
+        raise InputError(f"--push is for --format huggingface, not {format}")
     cfg = ExportConfig(format=format, video=video, license=license, title=title)
-    print(run(cfg, pairs, candidates, prompts, out, scores=scores, workers=workers, overwrite=overwrite))
+    folder = run(cfg, pairs, candidates, prompts, out, scores=scores, workers=workers, overwrite=overwrite)
+    print(folder)
+    _push(folder, push, "dataset", public)
+    _exit_if_rows_failed(out)
+
+
+@app.command("export-evaluation")
+def export_evaluation(
+    evaluation: Annotated[Path, typer.Argument(help="a finished evaluation")],
+    prompts: Annotated[Path, typer.Argument(help="its prompts folder")],
+    out: Out,
+    video: Annotated[Literal["lossless", "mp4"], typer.Option()] = "mp4",
+    license: Annotated[str | None, typer.Option(help="goes on the card")] = None,
+    title: str = "Evaluation of video models",
+    push: Push = None,
+    public: Public = False,
+    workers: Workers = CORES,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write an evaluation's videos and numbers as a dataset folder with a card."""
+    from videogpa.stages.export_evaluation import ExportEvaluationConfig, run
+
+    cfg = ExportEvaluationConfig(video=video, license=license, title=title)
+    folder = run(cfg, evaluation, prompts, out, workers=workers, overwrite=overwrite)
+    print(folder)
+    _push(folder, push, "dataset", public)
     _exit_if_rows_failed(out)
 
 
@@ -513,6 +546,8 @@ def export_lora(
     family: Annotated[str | None, typer.Option(help="told by the model folder where not given")] = None,
     merged_precision: Annotated[Literal["stored", "float32"], typer.Option()] = "stored",
     evaluation: Annotated[Path | None, typer.Option(help="a run or evaluation of it, for the card")] = None,
+    push: Push = None,
+    public: Public = False,
 ) -> None:
     """Write a LoRA for other programs, with a model card (docs/lora_formats.md)."""
     from videogpa.stages.export_lora import ExportLoraConfig, run
@@ -526,6 +561,7 @@ def export_lora(
         },
     )  # fmt: skip
     print(*run(cfg, lora, out, model=model_folder(model), evaluation=evaluation), sep="\n")
+    _push(out, push, "model", public)
 
 
 @app.command("strength-sweep")
@@ -926,6 +962,13 @@ def _stop(message: str, code: int, debug: bool) -> None:
         raise
     print("videogpa: " + " ".join(message.split()), file=sys.stderr)
     raise SystemExit(code)
+
+
+def _push(folder: Path, repository: str | None, kind: Literal["model", "dataset"], public: bool) -> None:
+    if repository is not None:
+        from videogpa.stages.push import push
+
+        print(push(folder, repository, kind, public=public))
 
 
 def _print_scores(scores: Sequence[Score], columns: Sequence[str]) -> None:

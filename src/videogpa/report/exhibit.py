@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
-from videogpa.artifact import atomic_path
+from videogpa.artifact import write_text_atomic
 from videogpa.errors import CannotJudge
 from videogpa.false_colors import UNJUDGED, depth_colors, error_colors, inconsistency, normal_colors
 from videogpa.geometry.base import GeometryPrediction
@@ -90,8 +90,7 @@ def write_exhibit(folder: Path, frames: Video, geometry: GeometryPrediction | No
     if "errors" in videos:
         write_image(folder / ERRORS, _thumbnail(videos["errors"][shown]))
     exhibit = exhibit.model_copy(update={"panels": [name for name in PANELS if name in videos]})
-    with atomic_path(folder / DESCRIPTION) as temporary:
-        temporary.write_text(exhibit.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    write_text_atomic(folder / DESCRIPTION, exhibit.model_dump_json(indent=2) + "\n")
 
 
 def read_exhibit(folder: Path) -> Exhibit:
@@ -166,8 +165,7 @@ def _write_cloud(path: Path, geometry: GeometryPrediction, cloud: Cloud, videos:
         "positions": _base64(shown.points.numpy().astype("<f4").tobytes()),
         "colors": {name: _base64(_bytes(values)) for name, values in colors.items()},
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(f"const cloud = {json.dumps(described, allow_nan=False)};\n", encoding="utf-8")
+    write_text_atomic(path, f"const cloud = {json.dumps(described, allow_nan=False)};\n")
 
 
 def _bytes(colors: Float[Tensor, "n 3"]) -> bytes:

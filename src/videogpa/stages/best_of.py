@@ -1,12 +1,11 @@
 """Best-of-N without training: the most consistent candidate of every prompt."""
 
-import shutil
 from collections import defaultdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from videogpa.artifact import atomic_path, open_artifact, read_rows
+from videogpa.artifact import copy_atomic, open_artifact, read_rows
 from videogpa.stages.score import higher_is_better, judged_values
 from videogpa.types import Candidate, Score
 
@@ -44,8 +43,7 @@ def run(cfg: BestOfConfig, candidates: Path, scores: Path, out: Path, *, overwri
             preview = f"previews/{prompt_id}.mp4" if row.preview else None
             copies = {row.video: video} | ({row.preview: preview} if row.preview and preview else {})
             for source, target in copies.items():
-                with atomic_path(out / target) as temporary:
-                    shutil.copyfile(candidates / source, temporary)
+                copy_atomic(candidates / source, out / target)
                 files.append(target)
             artifact.append(
                 Candidate(id=prompt_id, prompt_id=prompt_id, seed=row.seed, video=video, preview=preview)

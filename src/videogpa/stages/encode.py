@@ -1,6 +1,5 @@
 """Videos that came without latents: latents and conditioning of a model, so that it can be trained on them."""
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from videogpa.artifact import atomic_path, open_artifact, read_rows
+from videogpa.artifact import copy_atomic, open_artifact, read_rows
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.families.variants import require_licensed
@@ -182,9 +181,9 @@ def _make_worker(
         save_tensors(out / str(stored.latents), {"latents": latents[0]})
         save_tensors(out / str(stored.conditioning), {k: v[0] for k, v in conditioning.items()})
         if video is whole:
-            _copy(source, out / str(row.video))
+            copy_atomic(source, out / str(row.video))
             if row.preview:
-                _copy(candidates / row.preview, out / row.preview)
+                copy_atomic(candidates / row.preview, out / row.preview)
             return stored
         fps = frame_rate(source)
         write_master(out / str(row.video), video, fps=fps)
@@ -193,8 +192,3 @@ def _make_worker(
         return stored
 
     return encode
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from videogpa import __version__
 from videogpa.artifact import (
     CONFIG,
     MANIFEST,
-    atomic_path,
+    copy_atomic,
     hash_file,
     hash_json,
     lock,
@@ -24,6 +23,7 @@ from videogpa.artifact import (
     read_manifest,
     read_rows,
     write_json_atomic,
+    write_text_atomic,
 )
 from videogpa.errors import InputError
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
@@ -152,8 +152,7 @@ def run(cfg: EvaluateConfig, prompts: Path, out: Path, *, workers: int = 1, over
             # Every seed of the truth is the same video: what is left is what the measurement is off by.
             videos |= {(TRUTH, str(s.prompt_id)): [folder / s.video] * cfg.sample.candidates for s in truth}
         between = between_seeds(cfg.score, videos, worlds, workers=workers)
-        with atomic_path(out / BETWEEN) as temporary:
-            temporary.write_text("".join(f"{row.model_dump_json()}\n" for row in between), encoding="utf-8")
+        write_text_atomic(out / BETWEEN, "".join(f"{row.model_dump_json()}\n" for row in between))
         recorded = json.loads((out / CONFIG).read_bytes())["inputs"]
         summary = summarize(cfg, rows, between, truth) | {"protocol": protocol(cfg, recorded)}
         write_json_atomic(out / SUMMARY, summary)
@@ -203,8 +202,7 @@ def _add_scores(evaluation: Path, rows: Sequence[EvalRow], tables: Sequence[Path
     truth = read_rows(evaluation / "scores" / TRUTH, Score) if before.truth else []
     summary = summarize(cfg, rows, between, truth, external)
     for name, path in given.items():
-        with atomic_path(evaluation / EXTERNAL / name) as temporary:
-            shutil.copyfile(path, temporary)
+        copy_atomic(path, evaluation / EXTERNAL / name)
     write_json_atomic(
         evaluation / SUMMARY,
         summary | {"protocol": _with_external(before.protocol, summary["external"])},

@@ -14,7 +14,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from videogpa.artifact import CONFIG, MANIFEST, atomic_path, hash_file, hash_input, read_manifest
+from videogpa.artifact import CONFIG, MANIFEST, hash_file, hash_input, read_manifest, write_text_atomic
 from videogpa.dpo.lora import LORA_FILES
 from videogpa.dpo.lora_formats import (
     Lora,
@@ -111,8 +111,7 @@ def run(
         precision = torch.float32 if cfg.merged_precision == "float32" else None
         lost = merge(loras, model, experts_of(family, model), out / "merged", precision)
         written.append(out / "merged")
-    with atomic_path(out / "README.md") as temporary:
-        temporary.write_text(card(cfg, loras, model, family, origin, lost), encoding="utf-8")
+    write_text_atomic(out / "README.md", card(cfg, loras, model, family, origin, lost))
     return [*written, out / "README.md"]
 
 

@@ -1,7 +1,6 @@
 """Our pairs for other programs: the published VideoGPA metadata, a Hugging Face dataset, SimpleTuner's Flow-DPO."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,14 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from videogpa.artifact import CONFIG, atomic_path, open_artifact, read_rows, write_json_atomic
+from videogpa.artifact import (
+    CONFIG,
+    copy_atomic,
+    open_artifact,
+    read_rows,
+    write_json_atomic,
+    write_text_atomic,
+)
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.stages.encode import frame_rate
@@ -172,7 +178,7 @@ def _make_worker(cfg: ExportConfig, candidates: Path, prompts: Path, folder: Pat
                 source = copies.pop(target)
                 clips[target] = read_video(source), frame_rate(source)
         for target, source in copies.items():
-            _copy(source, folder / target)
+            copy_atomic(source, folder / target)
         for target, (clip, fps) in clips.items():
             write_preview(folder / target, clip, fps=fps, scale=1)
 
@@ -262,8 +268,8 @@ def _write_huggingface(
         rows.append(row)
     used = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     lines = [json.dumps({name: row[name] for name in used}, ensure_ascii=False) for row in rows]
-    _write_text(folder / METADATA["huggingface"], "\n".join(lines) + "\n")
-    _write_text(folder / "README.md", _card(cfg, used, len(rows), metric, licenses))
+    write_text_atomic(folder / METADATA["huggingface"], "\n".join(lines) + "\n")
+    write_text_atomic(folder / "README.md", _card(cfg, used, len(rows), metric, licenses))
 
 
 def _card(
@@ -317,7 +323,7 @@ def _write_simpletuner(exported: list[Exported], folder: Path) -> None:
         )
     frames, height, width = sizes.pop()
     for e in exported:
-        _write_text((folder / e.chosen).with_suffix(".txt"), e.prompt.text + "\n")
+        write_text_atomic((folder / e.chosen).with_suffix(".txt"), e.prompt.text + "\n")
     shared = {
         "type": "local",
         "crop": False,
@@ -356,13 +362,3 @@ def _write_simpletuner(exported: list[Exported], folder: Path) -> None:
 def _metric(pairs: Path) -> str | None:
     """The metric that the pairs were made by, where their configuration says so."""
     return json.loads((pairs / CONFIG).read_bytes())["config"].get("metric")
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_path(target) as temporary:
-        shutil.copyfile(source, temporary)

@@ -1,0 +1,67 @@
+import json
+
+import pytest
+import yaml
+
+from videogpa.artifact import read_rows
+from videogpa.cli import app
+from videogpa.errors import InputError
+from videogpa.stages.export_evaluation import ExportEvaluationConfig, run
+from videogpa.types import EvalRow
+from videogpa.video_io import probe, read_video
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """(evaluation, prompts) of the base against the best of two, two prompts."""
+    home = tmp_path_factory.mktemp("evaluated")
+    app(
+        ["prompts", "world", "--split", "held_out", "--count", "2", "--out", str(home / "p")],
+        standalone_mode=False,
+    )
+    app(
+        ["evaluate", str(home / "p"), "--best-of", "2", "--steps", "1", "--out", str(home / "e")],
+        standalone_mode=False,
+    )  # fmt: skip
+    return home / "e", home / "p"
+
+
+@pytest.mark.parametrize("video", ["lossless", "mp4"])
+def test_a_dataset_of_every_video_with_its_numbers(evaluated, tmp_path, video):
+    folder = run(ExportEvaluationConfig(video=video, license="cc-by-4.0"), *evaluated, tmp_path / "out")
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    rows = {(r.arm, r.prompt_id, r.seed): r for r in read_rows(evaluated[0], EvalRow)}
+    assert len(lines) == len(rows) == 8
+    for line in lines:
+        row = rows[line["arm"], line["prompt_id"], line["seed"]]
+        assert row.metrics.items() <= line.items()
+        assert probe(folder / line["file_name"]).frames == 9
+        if video == "lossless":
+            assert (read_video(folder / line["file_name"]) == read_video(evaluated[0] / row.video)).all()
+    card = (folder / "README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["license"] == "cc-by-4.0"
+    assert "8 videos of 2 arms on the same 2 prompts" in card
+    assert "| base_best_of_2 | base | `oracle_psnr` | higher |" in card
+    assert (folder / "summary.json").read_bytes() == (evaluated[0] / "summary.json").read_bytes()
+
+
+def test_a_missing_video_is_a_failed_row(evaluated, tmp_path):
+    import shutil
+
+    copy = tmp_path / "e"
+    shutil.copytree(evaluated[0], copy)
+    first = read_rows(copy, EvalRow)[0]
+    (copy / first.video).unlink()
+    run(ExportEvaluationConfig(), copy, evaluated[1], tmp_path / "out")
+    failed = [row for row in read_rows(tmp_path / "out", EvalRow) if row.status == "failed"]
+    assert [row.id for row in failed] == [first.id]
+    assert "is missing" in failed[0].reason
+
+
+def test_pairs_of_other_formats_are_not_pushed():
+    with pytest.raises(InputError, match="--push is for --format huggingface"):
+        app(
+            ["export-pairs", "a", "b", "c", "--out", "d", "--format", "videogpa", "--push", "x/y"],
+            standalone_mode=False,
+        )
