@@ -111,6 +111,16 @@ def probe(path: Path) -> VideoInfo:
     return VideoInfo(height=height, width=width, frames=timing.frames, duration=duration)
 
 
+def frame_rate(video: Path) -> float:
+    """Frames a second; 8 where the file has no times.
+
+    Raises:
+        InputError, RowFailed: as `probe`.
+    """
+    info = probe(video)
+    return (info.frames - 1) / info.duration if info.duration else 8.0
+
+
 def read_video(path: Path, *, max_frames: int | None = None, max_side: int | None = None) -> Video:
     """Frames [t 3 h w] in [0, 1] as a player shows them: rotated, with square pixels, in order of time.
 

@@ -10,12 +10,12 @@ from videogpa.errors import InputError, RowFailed
 from videogpa.families.base import load_tensors
 from videogpa.families.wan import Family
 from videogpa.stages import import_pairs, prompts, sample
-from videogpa.stages.encode import EncodeConfig, fit, frame_rate, run
+from videogpa.stages.encode import EncodeConfig, fit, run
 from videogpa.stages.import_pairs import ImportConfig
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.types import Candidate, Prompt
-from videogpa.video_io import probe, read_image, read_video, write_image, write_master
+from videogpa.video_io import frame_rate, probe, read_image, read_video, write_image, write_master
 
 
 @pytest.fixture(scope="module")

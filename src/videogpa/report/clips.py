@@ -10,7 +10,7 @@ import numpy as np
 from videogpa.contact_sheet import contact_sheet
 from videogpa.false_colors import error_colors, inconsistency
 from videogpa.geometry.base import load_prediction
-from videogpa.video_io import probe, read_video, write_image, write_preview
+from videogpa.video_io import frame_rate, probe, read_video, write_image, write_preview
 
 VIDEOS, SHEETS = "videos", "sheets"
 SHEET_FRAMES = 10
@@ -57,7 +57,7 @@ def show(
         RowFailed: the master cannot be decoded.
     """
     video = f"{VIDEOS}/{source.name}.mp4"
-    fps = _fps(source.master)
+    fps = frame_rate(source.master)
     write_preview(page / video, read_video(source.master), fps=fps)
     errors = None
     if source.geometry.exists():
@@ -77,7 +77,9 @@ def show_truth(spec: dict[str, Any], like: Path, page: Path, name: str) -> Shown
     info = probe(like)
     video = f"{VIDEOS}/{name}.mp4"
     write_preview(
-        page / video, render(scene_from_spec(spec), info.frames, info.height, info.width).rgb, fps=_fps(like)
+        page / video,
+        render(scene_from_spec(spec), info.frames, info.height, info.width).rgb,
+        fps=frame_rate(like),
     )
     return ShownClip(label="true continuation", video=video, errors=None, value=None)
 
@@ -94,8 +96,3 @@ def show_sheet(source: SourceClip, page: Path) -> str:
 def letters(ranks: Sequence[int]) -> dict[int, str]:
     """A letter for every rank, in order: A, B, C, …"""
     return {rank: chr(ord("A") + i) for i, rank in enumerate(ranks)}
-
-
-def _fps(video: Path) -> float:
-    info = probe(video)
-    return (info.frames - 1) / info.duration if info.duration else 8.0

@@ -13,7 +13,7 @@ from videogpa.errors import InputError, RowFailed
 from videogpa.families.variants import require_licensed
 from videogpa.plugin import load
 from videogpa.types import Candidate, Prompt
-from videogpa.video_io import probe, read_image, read_video, write_master, write_preview
+from videogpa.video_io import frame_rate, read_image, read_video, write_master, write_preview
 from videogpa.weights import model_folder
 
 if TYPE_CHECKING:
@@ -119,12 +119,6 @@ def fit(video: "Video", frames: int | None, height: int | None, width: int | Non
     part = video[:, :, top : top + part_height, left : left + part_width]
     resized = torch.nn.functional.interpolate(part, (height, width), mode="bicubic", antialias=True)
     return from_uint8(to_uint8(resized.clamp(0, 1)))
-
-
-def frame_rate(video: Path) -> float:
-    """Frames a second; 8 where the file has no times."""
-    info = probe(video)
-    return (info.frames - 1) / info.duration if info.duration else 8.0
 
 
 def _why_not(row: Candidate, prompts: dict[str, Prompt], folder: Path) -> str | None:

@@ -13,11 +13,10 @@ from videogpa.artifact import copy_atomic, open_artifact, read_rows, write_text_
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.report.findings import Comparison, Summary, read_summary
-from videogpa.stages.encode import frame_rate
 from videogpa.stages.evaluate import BETWEEN, SUMMARY
 from videogpa.stages.export_pairs import DATASET, METADATA
 from videogpa.types import EvalRow, Prompt
-from videogpa.video_io import read_video, write_preview
+from videogpa.video_io import frame_rate, read_video, write_preview
 
 
 class ExportEvaluationConfig(BaseModel):

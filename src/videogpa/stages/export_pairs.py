@@ -19,12 +19,11 @@ from videogpa.artifact import (
 )
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
-from videogpa.stages.encode import frame_rate
 from videogpa.stages.pair import licenses_of
 from videogpa.stages.pair_sources import PUBLISHED_METRIC
 from videogpa.stages.score import LICENSES
 from videogpa.types import Candidate, PreferencePair, Prompt
-from videogpa.video_io import probe, read_video, write_preview
+from videogpa.video_io import frame_rate, probe, read_video, write_preview
 
 DATASET = "dataset"
 METADATA = {

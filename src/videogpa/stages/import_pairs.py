@@ -11,12 +11,11 @@ from typing import NamedTuple
 from videogpa.artifact import hash_file, open_artifact, read_rows, write_json_atomic
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
-from videogpa.stages.encode import frame_rate
 from videogpa.stages.pair import licenses_of
 from videogpa.stages.pair_sources import File, Found, ImportConfig, Preference, locate, read
 from videogpa.stages.score import LICENSES
 from videogpa.types import Candidate, PreferencePair, Prompt
-from videogpa.video_io import read_image, read_video, write_image, write_master, write_preview
+from videogpa.video_io import frame_rate, read_image, read_video, write_image, write_master, write_preview
 
 
 class _Plan(NamedTuple):

@@ -18,7 +18,7 @@ from videogpa.errors import InputError, RowFailed
 from videogpa.stages.evaluate import BASE
 from videogpa.study.plan import StudyConfig, StudyItem
 from videogpa.types import EvalRow, Prompt
-from videogpa.video_io import probe, read_video, write_preview
+from videogpa.video_io import frame_rate, read_video, write_preview
 from videogpa.world.faults import jittered
 
 BROKEN = "broken"
@@ -26,8 +26,6 @@ BROKEN = "broken"
 CHECK_STRENGTH = 8.0
 """Of that bending, in per cent of the longer side; the battery's strongest has 4."""
 CRF = 12
-DEFAULT_FPS = 8.0
-"""Of videos whose files do not say."""
 BOX_HEADER = 8
 
 
@@ -134,12 +132,11 @@ def _make_writer(evaluation: Path, seed: int, out: Path) -> Callable[[_Clip], No
     def write(clip: _Clip) -> None:
         source = evaluation / clip.source
         try:
-            frames, info = read_video(source), probe(source)
+            frames, fps = read_video(source), frame_rate(source)
         except InputError as error:
             raise RowFailed(str(error)) from error
         if clip.broken:
             frames = jittered(frames, CHECK_STRENGTH, np.random.default_rng([seed, 3]))
-        fps = (info.frames - 1) / info.duration if info.duration else DEFAULT_FPS
         write_preview(out / clip.name, frames, fps=fps, crf=CRF)
 
     return write
