@@ -6,6 +6,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from tests.browser import CHROMIUM
+
 # Before anything imports videogpa: only modules imported from here on are checked.
 install_import_hook("videogpa", "beartype.beartype")
 
@@ -34,3 +36,14 @@ def pytest_collectstart() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs take longest: they start first, so that the others fill the time beside them."""
     items.sort(key=lambda item: item.path.name != "test_run.py")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The system's Chromium (`tests/browser.py`)."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -693,6 +693,7 @@ def evaluate(
 @app.command()
 def report(
     run_folder: Annotated[Path, typer.Argument(help="a folder made by `videogpa run`")],
+    workers: Workers = CORES,
 ) -> None:
     """Write the HTML report of a finished run again, that of the most rounds."""
     from videogpa.run import REPORT
@@ -700,7 +701,7 @@ def report(
     from videogpa.stages.rounds import evaluation_of
 
     evaluation = evaluation_of(run_folder)
-    print(run(run_folder, evaluation, evaluation.with_name(REPORT)) / "index.html")
+    print(run(run_folder, evaluation, evaluation.with_name(REPORT), workers=workers) / "index.html")
 
 
 @app.command("run")

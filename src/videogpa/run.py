@@ -27,7 +27,7 @@ from videogpa.stages.score import ScoreConfig
 from videogpa.weights import model_folder
 
 PromptSource = WorldPrompts | tuple[FilePrompts, Path]
-REPORT, DOCTOR = "report", "doctor.json"
+REPORT = "report"
 
 
 class RunConfig(BaseModel):
@@ -83,7 +83,7 @@ def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: int, overwrite: 
         # What is about what will be replaced must not pass for being about what comes.
         for stale in (ROUNDS, EVALUATION, REPORT):
             shutil.rmtree(out / stale, ignore_errors=True)
-        (out / DOCTOR).unlink(missing_ok=True)
+        (out / doctor.VERDICTS).unlink(missing_ok=True)
     say = _Steps(total=3 + 3 * rounds)
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)
@@ -103,9 +103,11 @@ def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: int, overwrite: 
     evaluation = evaluate.run(judged, held_out, home / EVALUATION, workers=workers, overwrite=overwrite)
     say("report")
     examined = doctor.examine(out)
-    write_json_atomic(home / DOCTOR, {name: [str(v) for v in verdicts] for name, verdicts in examined})
+    write_json_atomic(
+        home / doctor.VERDICTS, {name: [str(v) for v in verdicts] for name, verdicts in examined}
+    )
     say.note(*doctor.lines(examined))
-    return report.run(out, evaluation, home / REPORT)
+    return report.run(out, evaluation, home / REPORT, workers=workers)
 
 
 def train_round(

@@ -1,7 +1,6 @@
 """The study as raters meet it, in a real browser (the system's Chromium; without one these tests are skipped)."""
 
 import itertools
-import shutil
 import socket
 import threading
 import time
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import uvicorn
 
+from tests.browser import needs_chromium, require_accessible
 from tests.study.conftest import CFG
 from videogpa.artifact import read_rows
 from videogpa.study.analysis import analyse
@@ -19,8 +19,7 @@ from videogpa.study.schedule import schedule
 from videogpa.study.server import make_app, read_study
 from videogpa.study.votes import Votes, sqlite_url
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = needs_chromium
 TOKEN = "correct horse"
 SCREENS = CFG.items + CFG.checks + CFG.repeats
 
@@ -48,16 +47,6 @@ class Site:
         self.server.should_exit = True
         self.thread.join()
         self.socket.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -251,35 +240,28 @@ def test_who_runs_it_sees_counts_after_the_token(page, context, site):
 @pytest.mark.parametrize("colors", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["desktop", "phone"])
 def test_no_page_has_a_fault_of_accessibility_or_scrolls_sideways(browser, site, colors, size):
-    from axe_playwright_python.sync_playwright import Axe
-
     context = browser.new_context(
         color_scheme=colors, viewport={"width": size[0], "height": size[1]}, bypass_csp=True
     )
     page = context.new_page()
 
-    def look():
-        found = Axe().run(page)
-        assert found.violations_count == 0, found.generate_report()
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
     page.goto(site.address)
-    look()
+    require_accessible(page)
     page.get_by_role("button", name="Start").click()
     ready(page, 0)
-    look()
+    require_accessible(page)
     choose(page, "Left", "Right")
-    look()
+    require_accessible(page)
     for position in range(SCREENS):
         answer(page, position)
     page.get_by_text("All your answers are stored").wait_for()
-    look()
+    require_accessible(page)
     page.goto(f"{site.address}/admin")
-    look()
+    require_accessible(page)
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_role("button", name="Show").click()
     page.get_by_text("does not count").first.wait_for()
-    look()
+    require_accessible(page)
     context.close()
 
 

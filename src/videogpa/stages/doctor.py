@@ -30,6 +30,8 @@ from videogpa.types import Candidate, EvalRow, MetricValues, Prompt, Score
 DRAWN = SampleConfig(candidates=1)
 JUDGED = ScoreConfig(geometry="embedded")
 RESAMPLES = 2_000
+VERDICTS = "doctor.json"
+"""What was found, by arm, beside the evaluation of a run."""
 Measured = Mapping[tuple[str, int], MetricValues]
 """Metrics by prompt and seed."""
 

@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,10 @@ from videogpa.report.findings import (
     read_summary,
     remarks,
 )
+from videogpa.report.gallery import CLIPS, Browsed, Collection, Entry, encode, write_collection
 from videogpa.report.page import PAGE, render, replacing
 from videogpa.report.table import MetricFacts, Role, metric_facts, table_rows
+from videogpa.stages.doctor import VERDICTS
 from videogpa.stages.evaluate import (
     BASE,
     LARGEST_MOTION_CHANGE,
@@ -47,6 +49,10 @@ GUARDS = {
     "motion": f"within {LARGEST_MOTION_CHANGE:.0%} of {BASE}'s",
     "sharpness": f"at least {SMALLEST_SHARPNESS:.0%} of {BASE}'s",
 }
+HELD_OUT_PAGE, PAIRS_PAGE = "held_out.html", "pairs.html"
+PAGES = {"Report": PAGE, "Held-out clips": HELD_OUT_PAGE, "Pairs": PAIRS_PAGE}
+BROWSED = 120
+"""Entries of a page to browse, at most."""
 EXAMPLES = 5
 PAIRS_SHOWN = 3
 DATA = "data"
@@ -110,8 +116,8 @@ class FinishedRun:
         return {arm: i % len(ARMS) for i, arm in enumerate(self.trainings)}
 
 
-def run(run_folder: Path, evaluation: Path, out: Path) -> Path:
-    """Write `index.html` and its clips into `out`; a report that is there is replaced in one step.
+def run(run_folder: Path, evaluation: Path, out: Path, *, workers: int = 1) -> Path:
+    """Write `index.html`, pages to browse and their clips into `out`; a report that is there is replaced in one step.
 
     Raises:
         InputError: the run or its evaluation is not complete (the message names what is missing), or `out`
@@ -123,7 +129,12 @@ def run(run_folder: Path, evaluation: Path, out: Path) -> Path:
         (page / DATA).mkdir()
         for name in (SUMMARY, ROWS):
             shutil.copyfile(evaluation / name, page / DATA / name)
-        (page / PAGE).write_text(render("page.html", context), encoding="utf-8")
+        pages = _browsed(finished, page, workers)
+        for name, collection in pages.items():
+            write_collection(
+                page, name, collection, {"name": context["name"], "pages": PAGES, "folder": CLIPS}
+            )
+        (page / PAGE).write_text(render("page.html", context | {"browsed": pages}), encoding="utf-8")
     return out
 
 
@@ -194,8 +205,78 @@ def _context(run: FinishedRun, page: Path) -> dict[str, Any]:
         "preferences": _preferences(run, page),
         "trainings": run.trainings,
         "training_figures": _training_figures(run),
+        "verdicts": _verdicts(run),
         "provenance": _provenance(run),
     }
+
+
+def _browsed(run: FinishedRun, page: Path, workers: int) -> dict[str, Collection]:
+    """The pages of held-out clips and of pairs, and their videos; of many, some that are spread evenly."""
+    sources: dict[str, Path] = {}
+    pages = {}
+    if run.summary.sides:
+        pages[HELD_OUT_PAGE] = _held_out_clips(run, sources)
+    pages[PAIRS_PAGE] = _all_pairs(run, sources)
+    encode([(master, name) for name, master in sources.items()], page, workers=workers)
+    return pages
+
+
+def _held_out_clips(run: FinishedRun, sources: dict[str, Path]) -> Collection:
+    arm, against = run.summary.sides[0]
+    by_pair: dict[tuple[str, int], dict[str, EvalRow]] = defaultdict(dict)
+    for row in run.rows:
+        if row.status == "ok" and row.video is not None:
+            by_pair[row.prompt_id, row.seed][row.arm] = row
+    compared = run.summary.compared(arm, against).get(run.shown)
+    sign = 1 if compared is None or compared.higher_is_better else -1
+    keys = list(by_pair)
+    entries = []
+    for key in (keys[rank] for rank in spread_ranks(len(keys), BROWSED)):
+        rows, clips = by_pair[key], []
+        for name, row in rows.items():
+            video = f"{CLIPS}/{name}-{Path(str(row.video)).stem}.mp4"
+            sources[video] = run.evaluation / str(row.video)
+            clips.append(Browsed(label=name, video=video, value=row.metrics.get(run.shown)))
+        ours, theirs = (rows[a].metrics.get(run.shown) if a in rows else None for a in (arm, against))
+        gain = None if ours is None or theirs is None else sign * (ours - theirs)
+        entries.append(Entry(text=run.held_out[key[0]].text, note=f"seed {key[1]}", number=gain, clips=clips))
+    return Collection(
+        title=f"{arm} and {against} on held-out prompts",
+        about=f"{_of(len(entries), len(keys))} held-out clips, all arms from the same noise. Numbers beside names are "
+        f"{run.shown}; the last one is by how much {arm} is better than {against}.",
+        number="gain",
+        left=against,
+        right=arm,
+        entries=entries,
+    )
+
+
+def _all_pairs(run: FinishedRun, sources: dict[str, Path]) -> Collection:
+    ranked = sorted(run.pairs, key=lambda p: (-(p.margin or 0.0), p.id))
+    entries = []
+    for pair in (ranked[rank] for rank in spread_ranks(len(ranked), BROWSED)):
+        clips = []
+        for side, id, value in (
+            ("rejected", pair.rejected, pair.rejected_value),
+            ("chosen", pair.chosen, pair.chosen_value),
+        ):
+            video = f"{CLIPS}/candidate-{id}.mp4"
+            sources[video] = run.folder / "candidates" / str(run.candidates[id].video)
+            clips.append(Browsed(label=side, video=video, value=value))
+        text = run.train_prompts[pair.prompt_id].text
+        entries.append(Entry(text=text, note=pair.id, number=pair.margin, clips=clips))
+    return Collection(
+        title="The pairs that were trained on",
+        about=f"{_of(len(entries), len(ranked))} pairs, made by {run.pair_metric}; the last number is the margin.",
+        number="margin",
+        left="rejected",
+        right="chosen",
+        entries=entries,
+    )
+
+
+def _of(shown: int, all: int) -> str:
+    return f"All {all}" if shown == all else f"{shown} of {all}, spread evenly,"
 
 
 def _facts(run: FinishedRun, name: str) -> MetricFacts:
@@ -344,6 +425,12 @@ def _training_figures(run: FinishedRun) -> dict[str, str]:
         )
         for column, (title, level, percent) in shown.items()
     }
+
+
+def _verdicts(run: FinishedRun) -> dict[str, list[str]]:
+    """What the doctor found, by arm; empty where it has not looked."""
+    path = run.evaluation.with_name(VERDICTS)
+    return json.loads(path.read_bytes()) if path.exists() else {}
 
 
 def _curve(training: Training, column: str) -> Curve:
