@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: demo test packages lint format clean
+.PHONY: demo test packages docs lint format clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -18,6 +18,9 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # What the tests of the study want beside Python, on Debian and as root; without it they are skipped.
 packages:
@@ -34,7 +37,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv runs build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Written last, so that an interrupted set-up is done again.

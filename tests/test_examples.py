@@ -1,0 +1,20 @@
+"""The notebook runs from top to bottom on what ships with the package."""
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "first_steps.ipynb"
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells)
+    done = NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    printed = "".join(
+        o.text for cell in done.cells for o in cell.get("outputs", []) if o.output_type == "stream"
+    )
+    assert "24 videos of 4 prompts" in printed
+    assert "oracle_gradient_bias2" in printed
