@@ -143,7 +143,7 @@ def gain(scenes: str, metrics: Mapping[str, str], pairs: Sequence[tuple[str, str
     for arm, against in pairs:
         if (arm, against, first, "all") not in rows:
             continue
-        cells = [_percent(row := rows[arm, against, name, "all"], row["relative"]) for name in metrics]
+        cells = [_gained(rows[arm, against, name, "all"]) for name in metrics]
         by_seed = " ".join(fixed(float(rows[arm, against, first, seed]["won"] or 0), 2) for seed in seeds)
         body.append((f"{LABELS[arm]} − {LABELS[against]}", *cells, by_seed))
     return [("", *metrics.values(), "won, by training seed"), *body]
@@ -168,7 +168,7 @@ AGAINST_OURS = [("ours", arm) for arm in LABELS if arm not in ("base", "ours")]
 BY_TRUTH = {
     "oracle_gradient_bias2": "**gradient bias²**",
     "oracle_bias2": "bias²",
-    "oracle_psnr": "PSNR",
+    "oracle_psnr": "PSNR, dB",
     "oracle_flow_epe": "flow error",
     "oracle_warp": "warp error",
     "sharpness": "sharpness",
@@ -213,7 +213,16 @@ def _percent(row: dict[str, str], change: str) -> str:
     """'−.8* (.83)': the change in per cent, a star where its interval is clear of zero, the share of prompts won."""
     clear = "*" if float(row["low"]) * float(row["high"]) > 0 else ""
     won = f" ({fixed(float(row['won']), 2)})" if row["won"] else ""
-    return f"{fixed(100 * float(change), 1, signed=True)}{clear}{won}"
+    places = 2 if abs(float(change)) < 0.01 else 1
+    return f"{fixed(100 * float(change), places, signed=True)}{clear}{won}"
+
+
+def _gained(row: dict[str, str]) -> str:
+    """As `_percent`; of PSNR the change in dB, since dB have no ratio."""
+    if row["metric"] != "oracle_psnr":
+        return _percent(row, row["relative"])
+    clear = "*" if float(row["low"]) * float(row["high"]) > 0 else ""
+    return f"{fixed(float(row['difference']), 2, signed=True)}{clear} ({fixed(float(row['won']), 2)})"
 
 
 def _csv(name: str) -> list[dict[str, str]]:
