@@ -55,6 +55,15 @@ def test_the_same_study_again_is_the_same(study, evaluation, tmp_path):
     assert (again / MANIFEST).read_bytes() == (study / MANIFEST).read_bytes()
 
 
+def test_votes_are_not_overwritten(study, evaluation, tmp_path):
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    (copy / "votes.sqlite3").write_bytes(b"votes")
+    with pytest.raises(InputError, match="holds votes"):
+        create(CFG, *evaluation, copy, overwrite=True)
+    assert (copy / "votes.sqlite3").read_bytes() == b"votes"
+
+
 def test_what_cannot_be_shown_is_refused(evaluation, tmp_path):
     unknown = CFG.model_copy(update={"comparisons": (("dpo", "sgd"),)})
     with pytest.raises(InputError, match="has no arm 'sgd'; it has base, dpo, sft"):

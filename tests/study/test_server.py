@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import httpx2
 import pytest
@@ -185,6 +186,18 @@ def test_a_video_can_be_asked_for_in_parts(client, study):
     whole = client.get(f"{link}/0/left.mp4").content
     part = client.get(f"{link}/0/left.mp4", headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, whole[10:20])
+
+
+def test_rules_that_were_changed_after_the_study_was_made_are_refused(study, tmp_path):
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    plan = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(plan.replace('"median_seconds": 1.5', '"median_seconds": 0.0'))
+    with pytest.raises(InputError, match="changed after the study was made"):
+        read_study(copy)
+    (copy / "config.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        read_study(copy)
 
 
 def test_what_is_no_study_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.stages.evaluate import BASE
 from videogpa.study.plan import StudyConfig, StudyItem
+from videogpa.study.votes import SQLITE
 from videogpa.types import EvalRow, Prompt
 from videogpa.video_io import frame_rate, read_video, write_preview
 from videogpa.world.faults import jittered
@@ -35,9 +36,11 @@ def create(
     """Write the items and their videos; all of the study but the votes. Returns the folder.
 
     Raises:
-        InputError: an unknown arm, nothing to compare, a study without pairs enough for one rater, or a video that
-            cannot be read.
+        InputError: an unknown arm, votes in a folder that is to be overwritten, nothing to compare, a study without
+            pairs enough for one rater, or a video that cannot be read.
     """
+    if overwrite and (out / SQLITE).exists():
+        raise InputError(f"{out / SQLITE} holds votes: move it away before the study is made anew")
     rows = [row for row in read_rows(evaluation, EvalRow) if row.status == "ok"]
     texts = {prompt.id: prompt.text for prompt in read_rows(prompts, Prompt)}
     items = list(_items(cfg, rows, texts))

@@ -15,7 +15,8 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field
 
-from videogpa.artifact import CONFIG, MANIFEST, hash_file, read_rows
+from videogpa.artifact import CONFIG, MANIFEST, hash_file, hash_json, read_manifest, read_rows
+from videogpa.errors import InputError
 from videogpa.study.plan import Choice, StudyConfig, StudyItem
 from videogpa.study.progress import progress
 from videogpa.study.schedule import Showing, schedule
@@ -146,11 +147,19 @@ def read_study(study: Path) -> tuple[StudyConfig, str]:
     """A finished study's configuration, and the hash by which its votes know it.
 
     Raises:
-        InputError: no complete study.
+        InputError: no complete study, or its plan was changed afterwards.
     """
-    read_rows(study, StudyItem)
-    record = json.loads((study / CONFIG).read_bytes())
-    return StudyConfig.model_validate(record["config"]), hash_file(study / MANIFEST)
+    made = read_manifest(study)
+    try:
+        record = json.loads((study / CONFIG).read_bytes())
+        cfg = StudyConfig.model_validate(record["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{study / CONFIG} is damaged: {error}") from error
+    if hash_json({key: record.get(key) for key in ("stage", "config", "inputs")}) != made.config_sha256:
+        raise InputError(
+            f"{study / CONFIG} was changed after the study was made: its rules are not those stated before"
+        )
+    return cfg, hash_file(study / MANIFEST)
 
 
 def _full(cfg: StudyConfig, votes: Votes) -> bool:
