@@ -4,8 +4,9 @@ import inspect
 import json
 import os
 import re
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,8 +57,22 @@ Metrics = Annotated[
 Model = Annotated[str, typer.Option(help="'embedded', 'embedded-clean' or a diffusers folder")]
 FamilyName = Annotated[str, typer.Option(help="see `videogpa list families`")]
 Precision = Annotated[Literal["float32", "bfloat16"], typer.Option()]
+
+
+def _repository(name: str | None) -> str | None:
+    # Before the export, which may take long.
+    if name is not None:
+        from videogpa.stages.push import require_repository
+
+        require_repository(name)
+    return name
+
+
 Push = Annotated[
-    str | None, typer.Option(help="OWNER/NAME on the model hub to upload it to, where you are logged in")
+    str | None,
+    typer.Option(
+        callback=_repository, help="OWNER/NAME on the model hub to upload it to, where you are logged in"
+    ),
 ]
 Public = Annotated[bool, typer.Option("--public", help="let a new repository on the hub be seen by all")]
 StudyFolder = Annotated[Path, typer.Argument(help="a folder made by `videogpa study create`")]
@@ -811,42 +826,50 @@ def study_create(
     compare: Annotated[
         list[str] | None, typer.Option(help="ARM:AGAINST, repeatable; by default every arm against the base")
     ] = None,
-    title: str | None = None,
-    items: Annotated[int, typer.Option(min=1, help="pairs a rater sees")] = 20,
-    checks: Annotated[int, typer.Option(min=0, help="attention checks a rater sees")] = 2,
-    repeats: Annotated[int, typer.Option(min=0, help="pairs a rater sees again, sides exchanged")] = 2,
-    tie: Annotated[bool, typer.Option("--tie", help="allow 'no difference'")] = False,
+    title: Annotated[str | None, typer.Option(help="on top of every page")] = None,
+    items: Annotated[int | None, typer.Option(min=1, help="pairs a rater sees (20)")] = None,
+    checks: Annotated[int | None, typer.Option(min=0, help="attention checks a rater sees (2)")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=0, help="pairs a rater sees again, sides exchanged (2)")
+    ] = None,
+    tie: Annotated[
+        bool | None, typer.Option("--tie/--no-tie", help="whether 'no difference' is an answer (no)")
+    ] = None,
     raters: Annotated[int | None, typer.Option(min=1, help="stop when so many have finished")] = None,
-    failed_checks: Annotated[int, typer.Option(min=0, help="who fails more does not count")] = 0,
-    median_seconds: Annotated[float, typer.Option(min=0, help="who is quicker does not count")] = 1.5,
+    failed_checks: Annotated[
+        int | None, typer.Option(min=0, help="who fails more does not count (0)")
+    ] = None,
+    median_seconds: Annotated[
+        float | None, typer.Option(min=0, help="who is quicker does not count (1.5)")
+    ] = None,
     repeat_agreement: Annotated[
         float | None, typer.Option(min=0, max=1, help="who repeats fewer answers does not count")
+    ] = None,
+    unfinished: Annotated[
+        bool | None,
+        typer.Option("--unfinished/--finished", help="whether who does not finish counts (finished only)"),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="use the first so many prompts only")] = None,
     config: Annotated[
         Path | None, typer.Option(help="JSON with the rest: questions, tags; options given here win")
     ] = None,
-    seed: int = 0,
+    seed: Annotated[int | None, typer.Option(help="of sides, orders and names of files (0)")] = None,
     workers: Workers = CORES,
     overwrite: Overwrite = False,
 ) -> None:
     """Make a study: pairs, checks, and copies of the videos that do not tell whose they are (docs/study.md)."""
     from videogpa.study.material import create
-    from videogpa.study.plan import Exclusion, study_config
+    from videogpa.study.plan import study_config
 
-    options = dict(locals())
-    usual = {name: option.default for name, option in inspect.signature(study_create).parameters.items()}
-    new = {name: value for name, value in options.items() if name in usual and value != usual[name]}
-    plain, ruling = ("title", "items", "checks", "repeats", "tie", "raters", "seed"), Exclusion.model_fields
-    given: dict[str, Any] = {name: new[name] for name in plain if name in new}
-    rule = {name: new[name] for name in ruling if name in new}
-    if rule:
-        given["exclusion"] = rule
-    if limit is not None:
-        given["prompts"] = limit
-    if compare is not None:
-        given["comparisons"] = tuple(_sides(entry) for entry in compare)
-    cfg = study_config(config, given)
+    given = {
+        "title": title, "items": items, "checks": checks, "repeats": repeats, "tie": tie, "raters": raters,
+        "prompts": limit, "seed": seed, "comparisons": compare and tuple(map(_sides, compare)),
+    }  # fmt: skip
+    rules = {
+        "failed_checks": failed_checks, "median_seconds": median_seconds, "repeat_agreement": repeat_agreement,
+        "unfinished": unfinished,
+    }  # fmt: skip
+    cfg = study_config(config, _given(given) | {"exclusion": _given(rules)})
     print(create(cfg, evaluation, prompts, out, workers=workers, overwrite=overwrite))
 
 
@@ -868,15 +891,20 @@ def study_serve(
 
     import uvicorn
 
+    from videogpa.artifact import lock
     from videogpa.study.server import make_app, read_study
     from videogpa.study.votes import Votes, sqlite_url
 
     cfg, manifest = read_study(study)
     token = admin_token or secrets.token_urlsafe(16)
-    app = make_app(study, cfg, Votes(database or sqlite_url(study), manifest), token)
-    shown = "the one given" if admin_token else token
-    print(f"http://{host}:{port}/ for raters, http://{host}:{port}/admin with the token: {shown}", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False, date_header=False)
+    # Held, so that nothing replaces the study while it is shown.
+    with lock(study), _listening(host, port) as listening:
+        app = make_app(study, cfg, Votes(database or sqlite_url(study), manifest), token)
+        shown = "the one given" if admin_token else token
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        print(f"{address}/ for raters, {address}/admin with the token: {shown}", flush=True)
+        serving = uvicorn.Config(app, log_level="warning", server_header=False, date_header=False)
+        uvicorn.Server(serving).run(sockets=[listening])
 
 
 @study_app.command("results")
@@ -894,7 +922,7 @@ def study_results(
     from videogpa.study.votes import Votes, sqlite_url
 
     cfg, manifest = read_study(study)
-    votes = Votes(database or sqlite_url(study), manifest).all()
+    votes = Votes(database or sqlite_url(study), manifest, existing=True).all()
     print(write_results(study, cfg, votes, out, evaluation=evaluation) / "index.html")
 
 
@@ -1067,6 +1095,18 @@ def _arm(entry: str, option: str, after: str, pattern: str) -> tuple[str, str, s
     if found is None:
         raise InputError(f"{option} '{entry}' is not of the form NAME=FOLDER or NAME=FOLDER@{after}")
     return found[1], found[2], found[3]
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
 
 
 def _sides(entry: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@ import torch
 from pydantic import BaseModel
 
 from tests.study import postgresql
-from videogpa.artifact import open_artifact, read_rows
+from videogpa.artifact import open_artifact, read_rows, write_json_atomic
 from videogpa.study.material import create
 from videogpa.study.plan import StudyConfig, StudyItem
 from videogpa.types import EvalRow, Prompt
@@ -54,6 +54,7 @@ def evaluation(tmp_path_factory):
     moved = folder.rename(home / "videos")
     with open_artifact(folder, stage="evaluation", config=Nothing(), inputs={}, row_type=EvalRow) as artifact:
         (moved / "samples").rename(folder / "samples")
+        write_json_atomic(folder / "summary.json", {"arms": {}, "comparisons": []})
         artifact.append(*rows)
         artifact.finish([row.id for row in rows])
     asked = home / "prompts"

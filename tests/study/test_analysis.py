@@ -31,12 +31,12 @@ def pairs(*arms: tuple[str, str], prompts: int = 20) -> list[StudyItem]:
     return [*made, check]
 
 
-def rated(cfg, items, raters, prefers, *, seconds=3.0, check="first", tags=()) -> list[Vote]:
-    """Votes of raters to whom the first video is the better one with chance `prefers(item)`."""
+def rated(cfg, items, raters, prefers, *, seconds=3.0, check="first", tags=(), screens=None) -> list[Vote]:
+    """Votes of raters to whom the first video is the better one with chance `prefers(item)`, of the first `screens`."""
     votes = []
     for number in range(1, raters + 1):
         own = np.random.default_rng(number)
-        for position, shown in enumerate(schedule(cfg, items, number - 1)):
+        for position, shown in enumerate(schedule(cfg, items, number - 1)[:screens]):
             first = check == "first" if shown.item.kind == "check" else own.random() < prefers(shown.item)
             side = "left" if (shown.left == "first") == first else "right"
             votes.append(
@@ -86,7 +86,11 @@ def test_ties_count_half_and_are_no_decision():
 
 @pytest.mark.parametrize(
     ("careless", "rule"),
-    [({"check": "second"}, "attention checks"), ({"seconds": 0.5}, "too quick")],
+    [
+        ({"check": "second"}, "attention checks"),
+        ({"seconds": 0.5}, "too quick"),
+        ({"screens": 6}, "not finished"),
+    ],
 )
 def test_careless_raters_do_not_count(careless, rule):
     items = pairs(("dpo", "base"))
@@ -128,6 +132,43 @@ def test_three_arms_are_ranked():
         assert row["ci95"][0] <= row["strength"] <= row["ci95"][1]
 
 
+def test_arms_that_did_not_meet_are_not_ranked():
+    items = pairs(("good", "base"), ("bad", "worse"))
+    assert analyse(CFG, items, rated(CFG, items, 20, lambda item: 0.8))["ranking"] == []
+
+
+def test_an_arm_that_wins_everything_has_a_finite_strength():
+    items = pairs(("good", "base"), ("bad", "base"))
+    chance = {"good": 1.0, "bad": 0.0}
+    found = analyse(CFG, items, rated(CFG, items, 20, lambda item: chance[item.arms[0]]))
+    assert [row["arm"] for row in found["ranking"]] == ["good", "base", "bad"]
+    assert 0.9 < found["ranking"][0]["strength"] < 1
+
+
+def test_comparisons_keep_their_order_and_are_corrected_for_their_number():
+    items = pairs(("sft", "base"), ("dpo", "base"))
+    found = analyse(CFG, items, rated(CFG, items, 3, lambda item: 0.75))
+    assert [row["arm"] for row in found["comparisons"]] == ["sft", "dpo"]
+    p, corrected = ([row[key] for row in found["comparisons"]] for key in ("p", "p_holm"))
+    assert min(corrected) == pytest.approx(min(1, 2 * min(p)))
+    assert found["few_raters"]
+    assert found["stop_rule"].startswith("3 raters have finished; no number was stated")
+
+
+def test_unfinished_raters_count_where_the_plan_says_so():
+    items = pairs(("dpo", "base"))
+    cfg = CFG.model_copy(update={"exclusion": Exclusion(unfinished=True), "raters": 2})
+    found = analyse(cfg, items, rated(cfg, items, 3, lambda item: 1.0, screens=4))
+    assert found["counted_raters"] == 3
+    assert "stop at 2, which is not reached yet" in found["stop_rule"]
+
+
+def test_raters_who_all_agree_are_unanimous():
+    items = pairs(("dpo", "base"), prompts=10)
+    (found,) = analyse(CFG, items, rated(CFG, items, 5, lambda item: 1.0))["agreement"]
+    assert (found["alpha"], found["unanimous"], found["pairs"]) == (None, True, 10)
+
+
 def test_raters_agree_by_alpha():
     items = pairs(("dpo", "base"), prompts=10)
     fixed = rated(CFG, items, 12, lambda item: float(int(item.prompt_id[1:]) % 2))
@@ -143,16 +184,20 @@ def test_metrics_are_set_beside_the_raters():
     rows = [
         EvalRow(
             id=f"{arm}{i}", arm=arm, prompt_id=f"p{i}", seed=0,
-            metrics={"consistency": float(arm == "dpo"), "oracle_warp": float(arm == "dpo"), "sharpness": None},
+            metrics={
+                "consistency": float(arm == "dpo"), "oracle_warp": float(arm == "dpo"), "sharpness": None,
+                "lpips": float(arm == "base"),
+            },
         )
         for arm in ("base", "dpo")
         for i in range(20)
     ]  # fmt: skip
-    found = analyse(CFG, items, votes, rows)
+    found = analyse(CFG, items, votes, rows, {"lpips": False})
     agreement = {row["metric"]: row for row in found["metrics"]}
     assert agreement["consistency"]["agreement"] == pytest.approx(0.8, abs=0.06)
     # Lower is better: it always prefers the other one.
     assert agreement["oracle_warp"]["agreement"] == pytest.approx(0.2, abs=0.06)
+    assert agreement["lpips"]["agreement"] == agreement["consistency"]["agreement"]
     assert "sharpness" not in agreement
     assert {row["reason"] for row in found["reasons"]} == {"blurry"}
 

@@ -4,11 +4,12 @@ import av
 import numpy as np
 import pytest
 
-from tests.study.conftest import CFG, PROMPTS, SEEDS
-from videogpa.artifact import MANIFEST
+from tests.study.conftest import CFG, PROMPTS, SEEDS, Nothing
+from videogpa.artifact import MANIFEST, open_artifact, read_rows
 from videogpa.errors import InputError
-from videogpa.study.material import BROKEN, create
-from videogpa.study.plan import StudyConfig, study_config
+from videogpa.study.material import BROKEN, CHECK_CLIPS, create
+from videogpa.study.plan import StudyConfig, StudyItem, study_config
+from videogpa.types import Prompt
 from videogpa.video_io import read_video
 
 
@@ -68,8 +69,10 @@ def test_what_cannot_be_shown_is_refused(evaluation, tmp_path):
     unknown = CFG.model_copy(update={"comparisons": (("dpo", "sgd"),)})
     with pytest.raises(InputError, match="has no arm 'sgd'; it has base, dpo, sft"):
         create(unknown, *evaluation, tmp_path / "s")
-    with pytest.raises(InputError, match="31 pairs are too few for raters who see 40"):
+    with pytest.raises(InputError, match="31 different pairs are too few for raters who see 40"):
         create(StudyConfig(items=40), *evaluation, tmp_path / "s")
+    with pytest.raises(InputError, match="of which there are 16: show fewer"):
+        create(StudyConfig(items=6, checks=17), *evaluation, tmp_path / "s")
     damaged = tmp_path / "evaluation"
     shutil.copytree(evaluation[0], damaged)
     next(damaged.rglob("*.mkv")).write_bytes(b"no video")
@@ -85,6 +88,12 @@ def test_what_cannot_be_shown_is_refused(evaluation, tmp_path):
         ('{"items": 3, "repeats": 2}', "2 repeats need twice as many items"),
         ('{"colour": "red"}', "Extra inputs are not permitted"),
         ("[1]", "study.json cannot be set up so"),
+        ('{"exclusion": 3}', "study.json cannot be set up so"),
+        ('{"exclusion": {"median_seconds": Infinity}}', "finite number"),
+        ('{"questions": [{"key": "tag", "text": "?"}]}', "none of them 'tag'"),
+        ('{"tags": ["blurry", "blurry"]}', "a reason is listed twice"),
+        ('{"comparisons": [["dpo", "dpo"]]}', "an arm with itself"),
+        ('{"comparisons": [["dpo", "base"], ["base", "dpo"]]}', "compared already"),
     ],
 )
 def test_a_bad_plan_is_refused(tmp_path, text, message):
@@ -96,6 +105,35 @@ def test_a_bad_plan_is_refused(tmp_path, text, message):
 
 def test_what_is_given_wins_over_the_file(tmp_path):
     file = tmp_path / "study.json"
-    file.write_text('{"items": 7, "title": "T"}')
-    cfg = study_config(file, {"items": 9})
+    file.write_text('{"items": 7, "title": "T", "exclusion": {"failed_checks": 2, "median_seconds": 3}}')
+    cfg = study_config(file, {"items": 9, "exclusion": {"median_seconds": 1.5}})
     assert (cfg.items, cfg.title) == (9, "T")
+    assert (cfg.exclusion.failed_checks, cfg.exclusion.median_seconds) == (2, 1.5)
+
+
+def test_prompts_of_another_run_are_refused(evaluation, tmp_path):
+    other = tmp_path / "prompts"
+    with open_artifact(other, stage="prompts", config=Nothing(), inputs={}, row_type=Prompt) as artifact:
+        artifact.append(Prompt(id="q", text="elsewhere"))
+        artifact.finish(["q"])
+    with pytest.raises(InputError, match="has no prompt 'p0'"):
+        create(CFG, evaluation[0], other, tmp_path / "s")
+
+
+def test_videos_that_are_the_same_are_not_compared(evaluation, tmp_path):
+    """Best-of-N may have kept what the base drew."""
+    copy = tmp_path / "evaluation"
+    shutil.copytree(evaluation[0], copy)
+    shutil.copyfile(copy / "samples/base/p3-11.mkv", copy / "samples/dpo/p3-11.mkv")
+    shown = read_rows(create(CFG, copy, evaluation[1], tmp_path / "s"), StudyItem)
+    compared = {(item.arms, item.prompt_id, item.seed) for item in shown if item.kind == "pair"}
+    assert len(compared) == 2 * PROMPTS * len(SEEDS) - 2
+    assert (("dpo", "base"), "p3", 11) not in compared
+
+
+def test_checks_are_bent_each_in_its_own_way(study, items):
+    checks = [item for item in items if item.kind == "check"]
+    assert len(checks) == CHECK_CLIPS * CFG.checks
+    bent = [(read_video(study / a) - read_video(study / b))[0] for a, b in (c.videos for c in checks[:2])]
+    likeness = np.corrcoef(*(difference.abs().flatten().numpy() for difference in bent))[0, 1]
+    assert likeness < 0.5

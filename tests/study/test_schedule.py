@@ -53,5 +53,13 @@ def test_raters_of_one_deck_see_other_pairs():
     assert first.isdisjoint(second)
 
 
-def test_fewer_pairs_than_a_hand_are_all_shown():
-    assert len(schedule(StudyConfig(items=20, checks=0, repeats=0), made(3), 7)) == 3
+@given(st.integers(0, 500))
+def test_a_check_is_of_a_video_that_no_pair_of_the_rater_shows(rater):
+    """As far as there are such: here eight clips, of which a hand shows four."""
+    pairs = [item.model_copy(update={"videos": (f"base{i}", f"dpo{i}")}) for i, item in enumerate(made(8))]
+    checks = [
+        item.model_copy(update={"videos": (f"base{i}", f"broken{i}")}) for i, item in enumerate(made(0, 8))
+    ]
+    shown = schedule(StudyConfig(items=4, checks=2, repeats=1), [*pairs, *checks], rater)
+    seen = {video for s in shown if s.item.kind == "pair" for video in s.item.videos}
+    assert all(seen.isdisjoint(s.item.videos) for s in shown if s.item.kind == "check")

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 
@@ -92,6 +93,30 @@ def test_what_is_no_answer_is_refused_and_stores_nothing(client, votes, changes)
     assert votes.all() == []
 
 
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_none_is_refused(client, votes, seconds):
+    link = join(client)
+    given = json.dumps(answer(client.get(f"/api{link}").json(), seconds=7.25)).replace("7.25", seconds)
+    assert client.post(f"/api{link}/votes", content=given).status_code == 422
+    assert votes.all() == []
+
+
+def test_an_answer_has_a_bounded_length(client):
+    link = join(client)
+    given = answer(client.get(f"/api{link}").json(), tags=["x" * 100_000])
+    assert client.post(f"/api{link}/votes", json=given).status_code == 413
+    assert client.post(f"/api{link}/votes", content=iter([b"{}"])).status_code == 413
+
+
+def test_reasons_are_a_set(client, votes):
+    link = join(client)
+    state = client.get(f"/api{link}").json()
+    first, second = CFG.tags[:2]
+    for tags in ([second, first, second], [first, second]):
+        assert client.post(f"/api{link}/votes", json=answer(state, tags=tags)).status_code == 200
+    assert [vote.tags for vote in votes.all()] == [[first, second]]
+
+
 def test_screens_cannot_be_skipped_or_seen_before_their_time(client, votes):
     link = join(client)
     state = client.get(f"/api{link}").json()
@@ -146,6 +171,16 @@ def test_answers_tell_no_arm(client, items):
         assert not any(re.search(rf"\b{arm}\b", said) for arm in arms)
     same = [{k: v for k, v in video.headers.items()} for video in videos]
     assert all(headers == same[0] for headers in same)
+
+
+def test_a_copied_study_tells_no_more(study, votes, tmp_path):
+    """Copies have time stamps of their own, in the order in which they were made."""
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy, copy_function=shutil.copy)
+    client = TestClient(make_app(copy, CFG, votes, TOKEN))
+    link = join(client)
+    videos = [client.get(f"{link}/{p}/{side}.mp4") for p in (0, 1) for side in ("left", "right")]
+    assert all(dict(video.headers) == dict(videos[0].headers) for video in videos)
 
 
 def test_counts_are_for_the_token_alone(client, votes):

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from videogpa.errors import InputError
-from videogpa.study.votes import OutOfTurn, Rater, Vote, Votes, now
+from videogpa.study.votes import OutOfTurn, Rater, Vote, Votes, now, sqlite_url
 
 
 def vote(rater: Rater, position: int, **changes) -> Vote:
@@ -38,6 +38,8 @@ def test_a_vote_counts_once_and_the_first_counts(database):
     assert not votes.record(vote(rater, 0), last=False)
     with pytest.raises(OutOfTurn, match="another answer already"):
         votes.record(vote(rater, 0, answers={"consistent": "right"}), last=False)
+    with pytest.raises(OutOfTurn, match="another answer already"):
+        votes.record(vote(rater, 0, tags=[]), last=False)
     with pytest.raises(OutOfTurn, match="not the next one"):
         votes.record(vote(rater, 2), last=False)
     assert len(votes.all()) == 1
@@ -117,7 +119,60 @@ def test_what_was_acknowledged_outlives_a_kill(database):
     assert len(positions) - acknowledged in (0, 1)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "oracle+nothing://x", "sqlite:////no/such/folder/votes.sqlite3"])
-def test_a_database_that_cannot_be_opened_is_named(url):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "oracle+nothing://x",
+        "sqlite:////no/such/folder/votes.sqlite3",
+        "sqlite:///votes.sqlite3?timeout=never",
+        "postgresql+psycopg://127.0.0.1:port/study",
+        "postgresql+psycopg://127.0.0.1:1/study",
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_named(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="database"):
         Votes(url, "m")
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    file = tmp_path / "votes.sqlite3"
+    file.write_bytes(b"no database at all, whatever it is called" * 100)
+    with pytest.raises(InputError, match="not a database"):
+        Votes(sqlite_url(tmp_path), "m")
+
+
+def test_looking_for_votes_makes_no_database(database, tmp_path):
+    with pytest.raises(InputError, match="no votes yet"):
+        Votes(database, "m", existing=True)
+    assert list(tmp_path.iterdir()) == []
+    Votes(database, "m")
+    assert Votes(database, "m", existing=True).all() == []
+
+
+def test_a_folder_may_be_called_anything(tmp_path):
+    odd = tmp_path / "what? 100% #1"
+    odd.mkdir()
+    Votes(sqlite_url(odd), "m").add_rater()
+    assert (odd / "votes.sqlite3").is_file()
+    assert len(Votes(sqlite_url(odd), "m", existing=True).raters()) == 1
+
+
+def test_servers_that_start_at_once_share_the_tables(database):
+    made, failed = [], []
+
+    def start() -> None:
+        try:
+            made.append(Votes(database, "m"))
+        except InputError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(made), failed) == (6, [])
+    with pytest.raises(InputError, match="another study"):
+        Votes(database, "other")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -55,6 +56,8 @@ TRUTH = "truth"
 SUMMARY = "summary.json"
 BETWEEN = "between_seeds.jsonl"
 EXTERNAL = "external"
+ARM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,63}"
+"""Of paths and addresses of pages, too."""
 """The folder of the tables that other tools' numbers came in, as they were given."""
 KIN = {"consistency", "cross_view"}
 """One measures by the other: neither judges what the other made."""
@@ -176,6 +179,24 @@ def add_scores(evaluation: Path, tables: Sequence[Path], *, partial: bool = Fals
     with lock(evaluation):
         _add_scores(evaluation, rows, tables, partial=partial)
     return evaluation
+
+
+def read_evaluation(evaluation: Path) -> list[EvalRow]:
+    """The rows of a finished evaluation, with what other tools measured among their metrics.
+
+    Raises:
+        InputError: none is there, it is not finished, or its tables were changed.
+    """
+    rows = read_rows(evaluation, EvalRow)
+    outside: dict[tuple[str, str, int], MetricValues] = defaultdict(dict)
+    known = {(row.arm, row.prompt_id, row.seed) for row in rows if row.status == "ok"}
+    for path in sorted((evaluation / EXTERNAL).glob("[!.]*")):
+        for found in read_external_scores(path, known, partial=True):
+            outside[found.key] |= found.metrics
+    return [
+        row.model_copy(update={"metrics": row.metrics | outside[row.arm, row.prompt_id, row.seed]})
+        for row in rows
+    ]
 
 
 def _add_scores(evaluation: Path, rows: Sequence[EvalRow], tables: Sequence[Path], *, partial: bool) -> None:
@@ -551,9 +572,10 @@ def _check_arms(cfg: EvaluateConfig) -> None:
             "an evaluation needs seeds that are independent: set shared_noise of its sample to 0"
         )
     for name in cfg.arms:
-        if name in (BASE, TRUTH) or not name or name.startswith(".") or "/" in name:
+        if name in (BASE, TRUTH) or not re.fullmatch(ARM_NAME, name):
             raise InputError(
-                f"an arm cannot be called '{name}': it names a folder, and {BASE} and {TRUTH} are taken"
+                f"an arm cannot be called '{name}': it names a folder, so up to 64 letters, digits and _.+@=- with a "
+                f"letter, a digit or _ in front, and {BASE} and {TRUTH} are taken"
             )
     for name in {n for pair in cfg.compared for n in pair}:
         if name not in (BASE, *cfg.arms):

@@ -13,7 +13,7 @@ from videogpa.artifact import copy_atomic, open_artifact, read_rows, write_text_
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.report.findings import Comparison, Summary, read_summary
-from videogpa.stages.evaluate import BETWEEN, SUMMARY
+from videogpa.stages.evaluate import BETWEEN, SUMMARY, read_evaluation
 from videogpa.stages.export_pairs import DATASET, METADATA
 from videogpa.types import EvalRow, Prompt
 from videogpa.video_io import frame_rate, read_video, write_preview
@@ -43,10 +43,13 @@ def run(
     """Write the folder `out/dataset` and return it; its layout is that of the hub's `videofolder`.
 
     Raises:
-        InputError: an input is missing or wrong, or not one video can be exported.
+        InputError: an input is missing or wrong, prompts that are not the evaluation's, or not one video that can be
+            exported.
     """
-    rows = [row for row in read_rows(evaluation, EvalRow) if row.status == "ok" and row.video is not None]
+    rows = [row for row in read_evaluation(evaluation) if row.status == "ok" and row.video is not None]
     texts = {prompt.id: prompt.text for prompt in read_rows(prompts, Prompt)}
+    if unknown := sorted({row.prompt_id for row in rows} - texts.keys()):
+        raise InputError(f"{prompts} has no prompt '{unknown[0]}', of which {evaluation} has videos")
     summary = read_summary(evaluation / SUMMARY)
     inputs = {"evaluation": evaluation, "prompts": prompts}
     with open_artifact(
@@ -63,7 +66,8 @@ def run(
         exported = [row for row in rows if artifact.done[row.id].status == "ok"]
         if not exported:
             raise InputError(f"not one video of {evaluation} could be exported")
-        table = [_line(cfg, row, texts) for row in exported]
+        metrics = list(dict.fromkeys(name for row in exported for name in row.metrics))
+        table = [_line(cfg, row, texts[row.prompt_id], metrics) for row in exported]
         lines = [json.dumps(line, ensure_ascii=False, allow_nan=False) for line in table]
         write_text_atomic(folder / METADATA["huggingface"], "\n".join(lines) + "\n")
         for name in (SUMMARY, BETWEEN):
@@ -92,9 +96,9 @@ def _file(cfg: ExportEvaluationConfig, row: EvalRow) -> str:
     return f"videos/{row.arm}/{row.prompt_id}-{row.seed}{end}"
 
 
-def _line(cfg: ExportEvaluationConfig, row: EvalRow, texts: Mapping[str, str]) -> dict[str, Any]:
-    told = {"file_name": _file(cfg, row), "arm": row.arm, "prompt": texts.get(row.prompt_id, "")}
-    return {**told, "prompt_id": row.prompt_id, "seed": row.seed, **row.metrics}
+def _line(cfg: ExportEvaluationConfig, row: EvalRow, text: str, metrics: Sequence[str]) -> dict[str, Any]:
+    told = {"file_name": _file(cfg, row), "arm": row.arm, "prompt": text, "prompt_id": row.prompt_id}
+    return {**told, "seed": row.seed, **{name: row.metrics.get(name) for name in metrics}}
 
 
 def _card(cfg: ExportEvaluationConfig, summary: Summary, table: Sequence[Mapping[str, Any]]) -> str:

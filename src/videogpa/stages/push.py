@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
+import httpx2
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 from videogpa.errors import InputError
 
@@ -23,6 +25,7 @@ def push(folder: Path, repository: str, kind: Literal["model", "dataset"], *, pu
     """
     if not (folder / CARD).is_file():
         raise InputError(f"{folder} holds no {CARD}: push what an export has written")
+    require_repository(repository)
     api = HfApi()
     try:
         # Without a token the hub's answer would not say what is wrong.
@@ -37,6 +40,18 @@ def push(folder: Path, repository: str, kind: Literal["model", "dataset"], *, pu
         )
     except LocalTokenNotFoundError as error:
         raise InputError("nobody is logged in to the hub: run `hf auth login` first") from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise InputError(f"cannot push to {repository}: {' '.join(str(error).split())}") from error
     return str(address)
+
+
+def require_repository(name: str) -> None:
+    """What can be known of a repository's name without the hub; to be asked before a long export.
+
+    Raises:
+        InputError: the hub does not take such a name.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"cannot push to {name}: {' '.join(str(error).split())}") from error

@@ -8,20 +8,23 @@ from typing import Any
 import choix
 import krippendorff
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 from scipy.stats import binomtest
 
 from videogpa.stages.evaluate import direction
-from videogpa.statistics import LEVEL, bootstrap_interval
+from videogpa.statistics import LEVEL, bootstrap_interval, holm
 from videogpa.study.plan import StudyConfig, StudyItem
 from videogpa.study.power import power
-from videogpa.study.progress import by_rater, chosen, conduct, rules
+from videogpa.study.progress import by_rater, chosen, conduct, rules, stop_rule
 from videogpa.study.votes import Vote
 from videogpa.types import EvalRow
 
 RESAMPLES, SEED = 10_000, 0
 RANKING_RESAMPLES = 1_000
-REGULARIZATION = 0.01
-"""Of Bradley-Terry's strengths, so that an arm that won or lost everything has a finite one."""
+FEW_RATERS = 20
+"""Below, intervals that resample raters are too narrow."""
+PRIOR = 0.5
+"""Wins each way that arms that met have beforehand, so that one that won or lost everything has a finite strength."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,33 +38,42 @@ class Ballot:
 
 
 def analyse(
-    cfg: StudyConfig, items: Sequence[StudyItem], votes: Sequence[Vote], measured: Sequence[EvalRow] = ()
+    cfg: StudyConfig,
+    items: Sequence[StudyItem],
+    votes: Sequence[Vote],
+    measured: Sequence[EvalRow] = (),
+    outside: Mapping[str, bool] = {},
 ) -> dict[str, Any]:
-    """All figures; `docs/study.md` describes the keys. `measured` are the rows of the evaluation that was shown."""
+    """All figures; `docs/study.md` describes the keys. `measured` are the rows of the evaluation that was shown;
+    `outside`, for metrics of other tools among them, says whether higher is better.
+    """
     known = {item.id: item for item in items}
     conducts = {name: conduct(cfg, known, own) for name, own in by_rater(votes).items()}
     counted = [vote for vote in votes if conducts[vote.rater.name].excluded is None]
     ballots = _ballots(cfg, known, counted)
-    arms = tuple(dict.fromkeys(arm for item in items if item.kind == "pair" for arm in item.arms))
+    compared = tuple(dict.fromkeys(item.arms for item in items if item.kind == "pair"))
     repeats = [
         c.repeat_agreement for c in conducts.values() if c.excluded is None and c.repeat_agreement is not None
     ]
     questions = [question.key for question in cfg.questions]
+    counted_raters = sum(c.excluded is None for c in conducts.values())
     return {
         "title": cfg.title,
         "questions": {question.key: question.text for question in cfg.questions},
         "rules": rules(cfg),
         "raters": len(conducts),
-        "counted_raters": sum(c.excluded is None for c in conducts.values()),
+        "counted_raters": counted_raters,
+        "few_raters": counted_raters < FEW_RATERS,
+        "stop_rule": stop_rule(cfg, sum(c.votes >= cfg.screens for c in conducts.values())),
         "excluded": dict(Counter(c.excluded for c in conducts.values() if c.excluded)),
         "votes": len(votes),
-        "comparisons": _comparisons(questions, ballots),
-        "ranking": _ranking(questions, arms, ballots) if len(arms) > 2 else [],
+        "comparisons": _comparisons(questions, compared, ballots),
+        "ranking": [row for question in questions for row in _ranking(question, compared, ballots)],
         "agreement": [_agreement(question, ballots) for question in questions],
         "repeat_agreement": float(np.mean(repeats)) if repeats else None,
         "left": _left(counted),
         "reasons": _reasons(cfg, known, counted),
-        "metrics": _metrics(questions, ballots, measured),
+        "metrics": _metrics(questions, ballots, measured, outside),
     }
 
 
@@ -76,14 +88,22 @@ def _ballots(cfg: StudyConfig, known: Mapping[str, StudyItem], votes: Sequence[V
     ]
 
 
-def _comparisons(questions: Sequence[str], ballots: Sequence[Ballot]) -> list[dict[str, Any]]:
-    found = []
-    for question in questions:
-        groups: dict[tuple[str, str], list[Ballot]] = defaultdict(list)
-        for ballot in ballots:
-            if ballot.question == question:
-                groups[ballot.item.arms].append(ballot)
-        found += [{"question": question, **_compared(arms, group)} for arms, group in groups.items()]
+def _comparisons(
+    questions: Sequence[str], compared: Sequence[tuple[str, str]], ballots: Sequence[Ballot]
+) -> list[dict[str, Any]]:
+    """Of every question and two arms that have votes, in the order of the plan; Holm's correction is over all."""
+    groups: dict[tuple[str, tuple[str, str]], list[Ballot]] = defaultdict(list)
+    for ballot in ballots:
+        groups[ballot.question, ballot.item.arms].append(ballot)
+    found = [
+        {"question": question, **_compared(arms, groups[question, arms])}
+        for question in questions
+        for arms in compared
+        if (question, arms) in groups
+    ]
+    tested = [row for row in found if row["p"] is not None]
+    for row, corrected in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row["p_holm"] = corrected
     return found
 
 
@@ -107,6 +127,7 @@ def _compared(arms: tuple[str, str], ballots: Sequence[Ballot]) -> dict[str, Any
         "wilson95": None if wilson is None else [float(wilson.low), float(wilson.high)],
         "by_rater95": [low, high],
         "p": None if exact is None else float(exact.pvalue),
+        "p_holm": None,
         "raters": len(set(raters)),
         "prompts": len({ballot.item.prompt_id for ballot in ballots}),
         "power_for_60_percent": power(0.6, decided) if decided else 0.0,
@@ -114,50 +135,54 @@ def _compared(arms: tuple[str, str], ballots: Sequence[Ballot]) -> dict[str, Any
 
 
 def _ranking(
-    questions: Sequence[str], arms: Sequence[str], ballots: Sequence[Ballot]
+    question: str, compared: Sequence[tuple[str, str]], ballots: Sequence[Ballot]
 ) -> list[dict[str, Any]]:
     """Bradley-Terry strengths as chances to win against the middle of all arms; intervals resample raters.
 
+    Empty for two arms, and where arms are not connected by the comparisons that have votes: nothing would say how they
+    stand to each other.
+
     Source: Bradley and Terry, Rank analysis of incomplete block designs, Biometrika 1952; a tie is half a win each.
     """
-    found = []
-    for question in questions:
-        own = [ballot for ballot in ballots if ballot.question == question]
-        if not own:
-            continue
-        raters = sorted({ballot.rater for ballot in own})
-        grouped = {rater: [b for b in own if b.rater == rater] for rater in raters}
-        generator = np.random.default_rng(SEED)
-        drawn = [
-            _strengths(
-                arms, [b for i in generator.integers(0, len(raters), len(raters)) for b in grouped[raters[i]]]
-            )
-            for _ in range(RANKING_RESAMPLES)
-        ]
-        low, high = np.percentile(drawn, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)], axis=0)
-        strengths = _strengths(arms, own)
-        found += [
-            {
-                "question": question,
-                "arm": arms[i],
-                "strength": float(strengths[i]),
-                "ci95": [float(low[i]), float(high[i])],
-            }
-            for i in np.argsort(-strengths)
-        ]
-    return found
+    own = [ballot for ballot in ballots if ballot.question == question]
+    arms = list(dict.fromkeys(arm for sides in compared for arm in sides))
+    won = _wins(arms, own)
+    met = won.sum(0) > 0
+    if len(arms) < 3 or connected_components(met, directed=False, return_labels=False) > 1:
+        return []
+    prior = PRIOR * (met | met.T)
+    strengths = _strengths(won.sum(0) + prior)
+    generator = np.random.default_rng(SEED)
+    drawn = [
+        _strengths(won[generator.integers(0, len(won), len(won))].sum(0) + prior)
+        for _ in range(RANKING_RESAMPLES)
+    ]
+    low, high = np.percentile(drawn, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)], axis=0)
+    return [
+        {
+            "question": question,
+            "arm": arms[i],
+            "strength": float(strengths[i]),
+            "ci95": [float(low[i]), float(high[i])],
+        }
+        for i in np.argsort(-strengths)
+    ]
 
 
-def _strengths(arms: Sequence[str], ballots: Sequence[Ballot]) -> np.ndarray:
+def _wins(arms: Sequence[str], ballots: Sequence[Ballot]) -> np.ndarray:
+    """[rater, arm, other]: how often the rater preferred the arm to the other."""
     number = {arm: i for i, arm in enumerate(arms)}
-    # A tie is half a win each: everything counts twice, a tie once each way.
-    won: list[tuple[int, int]] = []
+    raters = {name: i for i, name in enumerate(sorted({ballot.rater for ballot in ballots}))}
+    won = np.zeros((len(raters), len(arms), len(arms)))
     for ballot in ballots:
-        first, second = (number[arm] for arm in ballot.item.arms)
-        won += {1.0: [(first, second)] * 2, 0.0: [(second, first)] * 2}.get(
-            ballot.value, [(first, second), (second, first)]
-        )
-    logits = choix.opt_pairwise(len(arms), won, alpha=REGULARIZATION)
+        rater, (first, second) = raters[ballot.rater], (number[arm] for arm in ballot.item.arms)
+        won[rater, first, second] += ballot.value
+        won[rater, second, first] += 1 - ballot.value
+    return won
+
+
+def _strengths(won: np.ndarray) -> np.ndarray:
+    logits = choix.ilsr_pairwise_dense(won, max_iter=1_000)
     return 1 / (1 + np.exp(-(logits - logits.mean())))
 
 
@@ -173,10 +198,12 @@ def _agreement(question: str, ballots: Sequence[Ballot]) -> dict[str, Any]:
     seen_twice = {id: count for id, count in counts.items() if count.total() > 1}
     domain = sorted({value for count in seen_twice.values() for value in count})
     if len(domain) < 2:
-        return {"question": question, "alpha": None, "pairs": len(seen_twice)}
+        # Alpha is not defined where all answers are the same; with none at all, neither.
+        unanimous = len(domain) == 1
+        return {"question": question, "alpha": None, "unanimous": unanimous, "pairs": len(seen_twice)}
     table = np.array([[count[value] for value in domain] for count in seen_twice.values()])
     alpha = krippendorff.alpha(value_counts=table, value_domain=domain, level_of_measurement="nominal")
-    return {"question": question, "alpha": float(alpha), "pairs": len(seen_twice)}
+    return {"question": question, "alpha": float(alpha), "unanimous": False, "pairs": len(seen_twice)}
 
 
 def _left(votes: Sequence[Vote]) -> dict[str, Any] | None:
@@ -200,7 +227,10 @@ def _reasons(cfg: StudyConfig, known: Mapping[str, StudyItem], votes: Sequence[V
 
 
 def _metrics(
-    questions: Sequence[str], ballots: Sequence[Ballot], measured: Sequence[EvalRow]
+    questions: Sequence[str],
+    ballots: Sequence[Ballot],
+    measured: Sequence[EvalRow],
+    outside: Mapping[str, bool],
 ) -> list[dict[str, Any]]:
     """How often a metric prefers the video that a rater does; ties of either side left out."""
     values = {(row.arm, row.prompt_id, row.seed): row.metrics for row in measured}
@@ -209,7 +239,7 @@ def _metrics(
     for question in questions:
         own = [ballot for ballot in ballots if ballot.question == question and ballot.value != 0.5]
         for name in names:
-            prefers = _preference(name, values)
+            prefers = _preference(name, outside[name] if name in outside else direction(name), values)
             agrees = [(b.rater, (p > 0) == (b.value == 1)) for b in own if (p := prefers(b.item))]
             if not agrees:
                 continue
@@ -228,10 +258,9 @@ def _metrics(
 
 
 def _preference(
-    name: str, values: Mapping[tuple[str, str, int], Mapping[str, float | None]]
+    name: str, better: bool | None, values: Mapping[tuple[str, str, int], Mapping[str, float | None]]
 ) -> Callable[[StudyItem], float]:
-    """By how much a metric prefers an item's first video; 0 where it does not say."""
-    better = direction(name)
+    """By how much a metric, of which more or less is `better`, prefers an item's first video; 0 if it does not say."""
 
     def prefers(item: StudyItem) -> float:
         first, second = (values.get((arm, item.prompt_id, item.seed), {}).get(name) for arm in item.arms)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from videogpa.errors import InputError
 from videogpa.types import Row
@@ -13,6 +13,8 @@ from videogpa.types import Row
 Choice = Literal["left", "right", "tie"]
 Place = Literal["first", "second"]
 """Of an item's two videos; which of them is shown on the left is drawn for every rater."""
+TAG = "tag"
+"""What the page's form calls the reasons."""
 
 
 class Question(BaseModel):
@@ -28,16 +30,17 @@ class Question(BaseModel):
 class Exclusion(BaseModel):
     """Whose votes do not count, decided before there are any.
 
-    A rater is left out who fails more than `failed_checks` attention checks, whose median time for an item is below
-    `median_seconds`, or who repeats fewer than `repeat_agreement` of the answers on items that come again with
-    sides exchanged (None: not looked at).
+    A rater is left out who has not finished (unless `unfinished` raters count), who fails more than `failed_checks`
+    attention checks, whose median time for an item is below `median_seconds`, or who repeats fewer than
+    `repeat_agreement` of the answers on items that come again with sides exchanged (None: not looked at).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     failed_checks: int = Field(default=0, ge=0)
-    median_seconds: float = Field(default=1.5, ge=0)
-    repeat_agreement: float | None = Field(default=None, ge=0, le=1)
+    median_seconds: FiniteFloat = Field(default=1.5, ge=0)
+    repeat_agreement: FiniteFloat | None = Field(default=None, ge=0, le=1)
+    unfinished: bool = False
 
 
 class StudyConfig(BaseModel):
@@ -72,23 +75,37 @@ class StudyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> "StudyConfig":
-        if not self.questions or len({q.key for q in self.questions}) < len(self.questions):
-            raise ValueError("a study needs questions with different keys")
+        keys = {TAG, *(question.key for question in self.questions)}
+        if not self.questions or len(keys) <= len(self.questions):
+            raise ValueError(f"a study needs questions with different keys, none of them '{TAG}'")
         if 2 * self.repeats > self.items:
             raise ValueError(f"{self.repeats} repeats need twice as many items, not {self.items}")
+        if len(set(self.tags)) < len(self.tags):
+            raise ValueError("a reason is listed twice")
+        met: set[frozenset[str]] = set()
+        for sides in self.comparisons or ():
+            if len(set(sides)) < 2 or frozenset(sides) in met:
+                raise ValueError(f"{sides[0]} against {sides[1]}: an arm with itself, or compared already")
+            met.add(frozenset(sides))
         return self
+
+    @property
+    def screens(self) -> int:
+        """How many a rater sees."""
+        return self.items + self.repeats + self.checks
 
 
 def study_config(file: Path | None, given: Mapping[str, Any]) -> StudyConfig:
-    """What a JSON file says, and over it what is given.
+    """What a JSON file says, and over it what is given; of the exclusion rules, too, each by itself.
 
     Raises:
         InputError: the file cannot be read, or something in it or given does not fit.
     """
     try:
         told = {} if file is None else json.loads(file.read_bytes())
-        return StudyConfig.model_validate({**told, **given})
-    except (OSError, TypeError, ValueError) as error:
+        rules = {**told.get("exclusion", {}), **given.get("exclusion", {})}
+        return StudyConfig.model_validate({**told, **given, "exclusion": rules})
+    except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
         where = "the study" if file is None else str(file)
         raise InputError(f"{where} cannot be set up so: {error}") from error
 

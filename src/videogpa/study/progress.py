@@ -7,25 +7,25 @@ from statistics import median
 from typing import Any
 
 from videogpa.study.plan import StudyConfig, StudyItem
-from videogpa.study.schedule import schedule
 from videogpa.study.votes import Vote, Votes
+
+UNFINISHED = "not finished"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conduct:
-    """How a rater rated. `repeat_agreement` is of the answers on pairs seen again; None without any."""
+    """How a rater rated so far. `repeat_agreement` is of the answers on pairs seen again; None without any."""
 
     votes: int
     failed_checks: int
     median_seconds: float
     repeat_agreement: float | None
-    left_share: float
     excluded: str | None
 
 
 def conduct(cfg: StudyConfig, items: Mapping[str, StudyItem], votes: Sequence[Vote]) -> Conduct:
     """Of one rater's votes, at least one; `excluded` is the rule by which they do not count, if any."""
-    failed, agreed, left = 0, [], []
+    failed, agreed = 0, []
     first = cfg.questions[0].key
     before = {vote.item: vote for vote in votes if not vote.again}
     for vote in votes:
@@ -34,13 +34,11 @@ def conduct(cfg: StudyConfig, items: Mapping[str, StudyItem], votes: Sequence[Vo
             failed += chosen(vote, first) != item.expected
         if vote.again and vote.item in before:
             agreed += [chosen(vote, q.key) == chosen(before[vote.item], q.key) for q in cfg.questions]
-        left += [answer == "left" for answer in vote.answers.values() if answer != "tie"]
     found = Conduct(
         votes=len(votes),
         failed_checks=failed,
         median_seconds=median(vote.seconds for vote in votes),
         repeat_agreement=sum(agreed) / len(agreed) if agreed else None,
-        left_share=sum(left) / len(left) if left else 0.5,
         excluded=None,
     )
     return replace(found, excluded=_rule(cfg, found))
@@ -70,17 +68,18 @@ def progress(cfg: StudyConfig, items: Sequence[StudyItem], votes: Votes) -> dict
     shown = Counter(vote.item for vote in given if known[vote.item].kind == "pair" and not vote.again)
     pairs = [item.id for item in items if item.kind == "pair"]
     raters = votes.raters()
+    left_out = {name: c.excluded for name, c in conducts.items() if c.excluded not in (None, UNFINISHED)}
     return {
         "title": cfg.title,
         "raters": len(raters),
         "finished": sum(finished is not None for _, _, finished in raters),
         "wanted": cfg.raters,
         "votes": len(given),
-        "screens": len(schedule(cfg, items, 0)),
+        "screens": cfg.screens,
         "pairs": len(pairs),
         "least_seen": min((shown[id] for id in pairs), default=0),
         "most_seen": max((shown[id] for id in pairs), default=0),
-        "excluded": dict(Counter(c.excluded for c in conducts.values() if c.excluded)),
+        "excluded": dict(Counter(left_out.values())),
         "rules": rules(cfg),
         "by_rater": [
             {
@@ -88,7 +87,7 @@ def progress(cfg: StudyConfig, items: Sequence[StudyItem], votes: Votes) -> dict
                 "began": began.isoformat(timespec="seconds"),
                 "finished": finished is not None,
                 "votes": conducts[rater.name].votes if rater.name in conducts else 0,
-                "excluded": conducts[rater.name].excluded if rater.name in conducts else None,
+                "excluded": left_out.get(rater.name),
             }
             for rater, began, finished in raters
         ],
@@ -98,7 +97,8 @@ def progress(cfg: StudyConfig, items: Sequence[StudyItem], votes: Votes) -> dict
 def rules(cfg: StudyConfig) -> list[str]:
     """The exclusion rules and the stop rule, in words."""
     rule = cfg.exclusion
-    said = [
+    said = [] if rule.unfinished else ["A rater who does not finish does not count."]
+    said += [
         f"A rater who fails more than {rule.failed_checks} of {cfg.checks} attention checks does not count.",
         f"A rater whose median time for a screen is below {rule.median_seconds:g} s does not count.",
     ]
@@ -114,6 +114,14 @@ def rules(cfg: StudyConfig) -> list[str]:
     return [*said, end]
 
 
+def stop_rule(cfg: StudyConfig, finished: int) -> str:
+    """How the study stands to its stop rule, in words."""
+    if cfg.raters is None:
+        return f"{finished} raters have finished; no number was stated at which to stop."
+    state = "reached" if finished >= cfg.raters else "not reached yet"
+    return f"{finished} raters have finished; the study was to stop at {cfg.raters}, which is {state}."
+
+
 def _rule(cfg: StudyConfig, found: Conduct) -> str | None:
     rule = cfg.exclusion
     if found.failed_checks > rule.failed_checks:
@@ -123,4 +131,6 @@ def _rule(cfg: StudyConfig, found: Conduct) -> str | None:
     wanted = rule.repeat_agreement
     if wanted is not None and found.repeat_agreement is not None and found.repeat_agreement < wanted:
         return "repeats differ"
+    if found.votes < cfg.screens and not rule.unfinished:
+        return UNFINISHED
     return None

@@ -1,13 +1,18 @@
 """The results of a study as files: everything in JSON, the comparisons and the votes as tables, and a page."""
 
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videogpa.artifact import read_rows, write_json_atomic
+from videogpa.artifact import CONFIG, read_manifest, read_rows, write_json_atomic
+from videogpa.errors import InputError
+from videogpa.report.findings import read_summary
 from videogpa.report.page import PAGE, render, replacing
+from videogpa.stages.evaluate import SUMMARY, read_evaluation
 from videogpa.study.analysis import analyse
+from videogpa.study.material import SHOWN_ROWS
 from videogpa.study.plan import StudyConfig, StudyItem
 from videogpa.study.progress import by_rater, chosen, conduct
 from videogpa.study.votes import Vote
@@ -25,14 +30,14 @@ def write_results(
         evaluation: the one whose videos were shown; with it, metrics are compared with the raters.
 
     Raises:
-        InputError: the study or the evaluation is not complete, or `out` holds something else.
+        InputError: the study or the evaluation is not complete, the evaluation is not the one that the study was made
+            from, or `out` holds something else.
     """
     items = read_rows(study, StudyItem)
-    measured = [] if evaluation is None else read_rows(evaluation, EvalRow)
-    found = analyse(cfg, items, votes, measured)
+    found = analyse(cfg, items, votes, *_measured(study, evaluation))
     with replacing(out) as page:
         write_json_atomic(page / RESULTS, found)
-        _write_table(page / COMPARISONS, found["comparisons"])
+        _write_table(page / COMPARISONS, map(_flat, found["comparisons"]))
         _write_table(page / VOTES, vote_table(cfg, items, votes))
         files = {"results": RESULTS, "comparisons": COMPARISONS, "votes": VOTES}
         (page / PAGE).write_text(render("study.html", found | {"files": files}), encoding="utf-8")
@@ -67,6 +72,28 @@ def vote_table(
                 "seconds": round(vote.seconds, 3),
                 "received": vote.received.isoformat(timespec="milliseconds"),
             }
+
+
+def _measured(study: Path, evaluation: Path | None) -> tuple[list[EvalRow], dict[str, bool]]:
+    """The evaluation's rows, and of metrics from outside whether higher is better."""
+    if evaluation is None:
+        return [], {}
+    rows, outside = read_evaluation(evaluation), read_summary(evaluation / SUMMARY).external
+    inputs = json.loads((study / CONFIG).read_bytes())["inputs"]
+    if inputs[SHOWN_ROWS] != read_manifest(evaluation).rows_sha256:
+        raise InputError(f"{evaluation} is not the evaluation that {study} was made from")
+    return rows, {name: told.higher_is_better for name, told in outside.items()}
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Intervals as two columns."""
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if key.endswith("95"):
+            flat[f"{key}_low"], flat[f"{key}_high"] = value or ("", "")
+        else:
+            flat[key] = value
+    return flat
 
 
 def _write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -30,22 +30,22 @@ def schedule(cfg: StudyConfig, items: Sequence[StudyItem], rater: int) -> list[S
     """All screens of rater number `rater` (from 0), in order.
 
     Pairs are dealt out from one shuffled deck after the other, so that all are seen about equally often. A check is
-    never the first screen. Repeats have their sides exchanged.
+    never the first screen, and as far as there are others not of a video that the rater's pairs show. Repeats have
+    their sides exchanged. There are at least `cfg.items` pairs and `cfg.checks` checks among the items.
     """
     pairs = [item for item in items if item.kind == "pair"]
     checks = [item for item in items if item.kind == "check"]
     own = np.random.default_rng([cfg.seed, 1, rater])
-    shown = [
-        Showing(item=item, left=_side(own))
-        for item in _dealt(pairs, min(cfg.items, len(pairs)), cfg.seed, rater)
-    ]
+    shown = [Showing(item=item, left=_side(own)) for item in _dealt(pairs, cfg.items, cfg.seed, rater)]
     late = round(LATE * len(shown))
     for index in own.permutation(int(EARLY * len(shown)))[: cfg.repeats]:
         before = shown[index]
         other: Place = "second" if before.left == "first" else "first"
         shown.insert(int(own.integers(late, len(shown) + 1)), replace(before, left=other, again=True))
-    for index in own.permutation(len(checks))[: cfg.checks]:
-        shown.insert(int(own.integers(1, len(shown) + 1)), Showing(item=checks[index], left=_side(own)))
+    seen = {video for showing in shown for video in showing.videos}
+    shuffled = [checks[index] for index in own.permutation(len(checks))]
+    for check in sorted(shuffled, key=lambda item: not seen.isdisjoint(item.videos))[: cfg.checks]:
+        shown.insert(int(own.integers(1, len(shown) + 1)), Showing(item=check, left=_side(own)))
     return shown
 
 

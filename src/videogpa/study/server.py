@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Body, Depends, FastAPI, Header, HTTPException, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from videogpa.artifact import CONFIG, MANIFEST, hash_file, hash_json, read_manifest, read_rows
 from videogpa.errors import InputError
@@ -32,8 +33,16 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+OF_VIDEOS = {
+    "Cache-Control": "private, max-age=3600",
+    # The file's own would differ where a folder was copied.
+    "ETag": '"1"',
+    "Last-Modified": "Thu, 01 Jan 1970 00:00:00 GMT",
+}
 LONGEST = 24 * 3600.0
 """Seconds for one screen that are believed."""
+LARGEST = 64 * 1024
+"""Bytes of a request's body."""
 
 
 class Answer(BaseModel):
@@ -44,7 +53,7 @@ class Answer(BaseModel):
     position: int = Field(ge=0)
     answers: dict[str, Choice]
     tags: list[str] = []
-    seconds: float = Field(ge=0, le=LONGEST)
+    seconds: FiniteFloat = Field(ge=0, le=LONGEST)
 
 
 def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> FastAPI:
@@ -53,8 +62,17 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
     app = FastAPI(title=cfg.title, docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=PAGES), name="static")
 
+    @app.exception_handler(RequestValidationError)
+    def refused(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Without what was sent: it may be what JSON cannot say (NaN).
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return JSONResponse({"detail": told}, 422)
+
     @app.middleware("http")
     async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        length = request.headers.get("content-length", "")
+        if request.method == "POST" and not (length.isdecimal() and int(length) <= LARGEST):
+            return JSONResponse({"detail": f"an answer has up to {LARGEST} bytes and says how many"}, 413)
         response = await call(request)
         response.headers.update(HEADERS)
         if "cache-control" not in response.headers:
@@ -83,7 +101,7 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
 
     @app.get("/api/study")
     def about() -> dict[str, Any]:
-        return {"title": cfg.title, "open": not _full(cfg, votes), "screens": len(schedule(cfg, items, 0))}
+        return {"title": cfg.title, "open": not _full(cfg, votes), "screens": cfg.screens}
 
     @app.post("/api/raters", status_code=201)
     def join() -> dict[str, str]:
@@ -112,7 +130,7 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
             left=showing.left,
             again=showing.again,
             answers=answer.answers,
-            tags=answer.tags,
+            tags=[tag for tag in cfg.tags if tag in answer.tags],
             seconds=answer.seconds,
             received=now(),
         )
@@ -129,8 +147,7 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
         if not 0 <= position <= min(votes.answered(known) + 1, len(shown) - 1):
             raise HTTPException(404, "this screen is not to be seen yet")
         name = shown[position].videos[side == "right"]
-        headers = {"Cache-Control": "private, max-age=3600"}
-        return FileResponse(study / name, media_type="video/mp4", headers=headers)
+        return FileResponse(study / name, media_type="video/mp4", headers=OF_VIDEOS)
 
     @app.get("/admin")
     def admin_page() -> FileResponse:

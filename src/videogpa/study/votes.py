@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    URL,
     DateTime,
     Engine,
     Float,
@@ -21,9 +22,10 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    inspect,
     select,
 )
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from videogpa.errors import InputError
@@ -38,10 +40,11 @@ class Base(DeclarativeBase):
 
 
 class StudyRow(Base):
-    """Which study the votes are of, by the hash of its manifest."""
+    """Which study the votes are of, by the hash of its manifest: one row, whoever writes it first."""
 
     __tablename__ = "study"
-    manifest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False, default=1)
+    manifest: Mapped[str] = mapped_column(String(64))
 
 
 class RaterRow(Base):
@@ -100,23 +103,25 @@ class OutOfTurn(Exception):
 
 
 class Votes:
-    """The votes of one study.
+    """The votes of one study, in a database that is set up where it is empty, unless it is to be there (`existing`).
 
     Raises:
-        InputError: the database cannot be opened, or its votes are of another study.
+        InputError: the database cannot be opened, its votes are of another study, or it should be there and is not.
     """
 
-    def __init__(self, url: str, manifest: str):
+    def __init__(self, url: str | URL, manifest: str, *, existing: bool = False):
         self.engine = _engine(url)
         try:
-            Base.metadata.create_all(self.engine)
-            with self._writing() as session:
+            if existing:
+                self._require_tables()
+            else:
+                self._set_up(manifest)
+            with Session(self.engine) as session:
                 found = session.scalar(select(StudyRow.manifest))
-                if found is None:
-                    session.add(StudyRow(manifest=manifest))
-        except OperationalError as error:
-            raise InputError(f"the votes' database cannot be used: {error.orig}") from error
-        if found not in (None, manifest):
+        except (SQLAlchemyError, TypeError, ValueError) as error:
+            told = error.orig if isinstance(error, DBAPIError) else error
+            raise InputError(f"the votes' database cannot be used: {' '.join(str(told).split())}") from error
+        if found != manifest:
             raise InputError("the database holds votes of another study; give this one a database of its own")
 
     def add_rater(self) -> tuple[Rater, str]:
@@ -188,15 +193,37 @@ class Votes:
                 for r in rows
             ]
 
+    def _set_up(self, manifest: str) -> None:
+        writing = self.engine.execution_options(writes=True)
+        try:
+            Base.metadata.create_all(writing)
+        except (IntegrityError, OperationalError, ProgrammingError):
+            # Another process may be making the same tables; what is wrong otherwise is wrong the second time, too.
+            Base.metadata.create_all(writing)
+        try:
+            with self._writing() as session:
+                if session.scalar(select(StudyRow.manifest)) is None:
+                    session.add(StudyRow(manifest=manifest))
+        except IntegrityError:
+            # Another process was faster; whose study it is is looked at next.
+            return
+
+    def _require_tables(self) -> None:
+        file = self.engine.url.database
+        # Looking into a file that is missing would make it.
+        missing = self.engine.dialect.name == "sqlite" and not (file and Path(file).exists())
+        if missing or not inspect(self.engine).has_table(StudyRow.__tablename__):
+            raise InputError(f"there are no votes yet in {self.engine.url.render_as_string()}")
+
     @contextmanager
     def _writing(self) -> Iterator[Session]:
         with Session(self.engine.execution_options(writes=True)) as session, session.begin():
             yield session
 
 
-def sqlite_url(study: Path) -> str:
+def sqlite_url(study: Path) -> URL:
     """The database that a study has by default, in its own folder."""
-    return f"sqlite:///{(study / SQLITE).resolve()}"
+    return URL.create("sqlite", database=str((study / SQLITE).resolve()))
 
 
 def now() -> datetime:
@@ -204,10 +231,10 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str | URL) -> Engine:
     try:
         engine = create_engine(url, pool_size=20, max_overflow=20)
-    except (ArgumentError, ModuleNotFoundError) as error:
+    except (SQLAlchemyError, ModuleNotFoundError, TypeError, ValueError) as error:
         raise InputError(f"no database can be opened by the URL given: {error}") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
@@ -219,9 +246,9 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
     # SQLAlchemy begins transactions itself, see below.
     connection.isolation_level = None
     for pragma in (
+        f"busy_timeout={BUSY_MILLISECONDS}",
         "journal_mode=WAL",
         "synchronous=FULL",
-        f"busy_timeout={BUSY_MILLISECONDS}",
         "foreign_keys=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
@@ -238,13 +265,13 @@ def _answered(session: Session, number: int) -> int:
 
 
 def _same(session: Session, vote: Vote) -> bool:
-    """Whether this very vote is there; an error where its screen has another answer."""
+    """Whether this very vote is there; an error where its screen has another answer or other reasons."""
     found = session.scalar(
         select(VoteRow).where(VoteRow.rater == vote.rater.number, VoteRow.position == vote.position)
     )
     if found is None:
         return False
-    if dict(found.answers) != dict(vote.answers):
+    if dict(found.answers) != dict(vote.answers) or list(found.tags) != list(vote.tags):
         raise OutOfTurn(f"screen {vote.position} has another answer already")
     return True
 
