@@ -28,7 +28,7 @@ from videogpa.stages.evaluate import direction
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better
-from videogpa.statistics import bootstrap_interval
+from videogpa.statistics import bootstrap_interval, wins
 from videogpa.types import Candidate, MetricValues, Prompt, Score
 from videogpa.video_io import read_video
 from videogpa.world.truth import true_continuation
@@ -119,10 +119,12 @@ def _means(
 
 
 def _row(size: int, label: str, metric: str, ours: np.ndarray, base: np.ndarray) -> dict[str, Any]:
-    names = [str(i) for i in range(len(base))]
-    level, differences, better = abs(base.mean()), ours - base, direction(metric)
+    differences, better = ours - base, direction(metric)
+    known = np.isfinite(differences)
+    differences, base = differences[known], base[known]
+    level, names = abs(base.mean()), [str(i) for i in range(len(base))]
     low, high = bootstrap_interval(differences, names, RESAMPLES, SEED)
-    gained = "" if better is None else f"{((differences > 0) == better).mean():.3f}"
+    gained = "" if better is None else f"{wins(differences if better else -differences).mean():.3f}"
     return {
         "best_of": size,
         "by": label,

@@ -1,7 +1,8 @@
 """Rows of an evaluation's comparisons, of one training seed or over several whose arms are called `<arm>_<seed>`."""
 
+import csv
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 
 from videogpa.artifact import read_rows
 from videogpa.stages.against_truth import BetweenSeedsRow
-from videogpa.stages.evaluate import BASE, BETWEEN, TRUTH, WITH_HEADROOM, direction
-from videogpa.statistics import bootstrap_interval, cluster_means, ratio_interval, wins
+from videogpa.stages.evaluate import BASE, BETWEEN, TRUTH, direction, headroom_share, prompt_means
+from videogpa.statistics import bootstrap_interval, cluster_means, wins
 from videogpa.types import EvalRow, MetricValues, Score
 
 RESAMPLES, SEED = 10_000, 0
@@ -92,24 +93,19 @@ def _figures(values: Values, metric: str, found: Sequence[tuple[str, float, floa
     }
 
 
-def _share(values: Values, metric: str, differences: dict[str, float]) -> dict[str, str]:
-    none = {"share": "", "share_low": "", "share_high": ""}
-    base, truth = (_by_prompt(values.get((arm, metric), {})) for arm in (BASE, TRUTH))
-    names = sorted(differences.keys() & base.keys() & truth.keys())
-    if metric not in WITH_HEADROOM or not names:
-        return none
-    room = np.array([truth[n] - base[n] for n in names])
-    low, high = bootstrap_interval(room, names, RESAMPLES, SEED)
-    if low <= 0 <= high:
-        return none
-    gained = np.array([differences[n] for n in names])
-    ends = ratio_interval(gained, room, RESAMPLES, SEED)
-    return dict(zip(none, (f"{v:+.3f}" for v in (gained.mean() / room.mean(), *ends)), strict=True))
+def _share(values: Values, metric: str, gained: dict[str, float]) -> dict[str, str]:
+    base, truth = (prompt_means(values.get((name, metric), {})) for name in (BASE, TRUTH))
+    found = headroom_share(metric, gained, base, truth, RESAMPLES, SEED)
+    cells = ("",) * 3 if found is None else (f"{v:+.3f}" for v in (found[0], *found[1]))
+    return dict(zip(("share", "share_low", "share_high"), cells, strict=True))
 
 
-def _by_prompt(values: dict[tuple[str, int], float]) -> dict[str, float]:
-    if not values:
-        return {}
-    clusters = [prompt for prompt, _ in values]
-    means = cluster_means(np.array(list(values.values())), clusters)
-    return dict(zip(sorted(set(clusters)), means.tolist(), strict=True))
+def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """The rows as a CSV, and those that are over all seeds on the screen."""
+    with path.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    overall = [row for row in rows if row["seed"] == ALL] or rows
+    for row in overall:
+        print(*row.values(), sep="  ")

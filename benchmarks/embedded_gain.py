@@ -10,7 +10,6 @@ CSV has a row for every comparison and metric of every training seed, and one ov
 resamples prompts. Finished parts of the work folder are kept; the same arms give the same LoRAs in another run.
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from comparisons import ALL, of_seed, table
+from comparisons import of_seed, table, write
 
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows
@@ -102,27 +101,18 @@ def main(
     for scenes, (asked, measured, judge) in plans.items():
         folder = evaluated(out / scenes.replace(" ", "_"), asked, measured, judge, model, workers)
         rows += [{"scenes": scenes, **row} for row in table(folder, AGAINST, seeds)]
-    with (result or out / "gain").with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        if seeds == 1 or row["seed"] == ALL:
-            print(*row.values(), sep="  ")
+    write(rows, result or out / "gain")
 
 
 def trained(
     folder: Path, seed: int, count: int, arms: Sequence[str], model: str, workers: int
 ) -> dict[str, Path]:
     """The LoRA of every arm of one training seed."""
-    full = recipe(seed)
-    world = WorldPrompts(split="train", count=count, offset=seed * count)
-    asked = prompts.run_world(world, folder / "prompts")
-    made = {}
+    full, made = recipe(seed), {}
     for share in sorted({ARMS[name].shared_noise for name in arms}):
-        drawn = full.sample.model_copy(update={"model": model, "shared_noise": share})
-        home = folder / f"shared_{share}" if share else folder
-        made[share] = _preferences(drawn, full.pair, asked, home, arms, workers)
+        candidates, scores = scored_candidates(folder, seed, count, model, workers, share)
+        here = [ARMS[name] for name in arms if ARMS[name].shared_noise == share]
+        made[share] = _preferences(full.pair, candidates, scores, here, workers)
     make_worker = partial(_make_trainer, full.trainings["dpo"], made, model, folder / "lora")
     loras = {}
     for name, trained in map_rows(make_worker, list(arms), workers=workers, description="training"):
@@ -141,18 +131,28 @@ class Preferences:
     maps: Path | None
 
 
-def _preferences(
-    drawn: SampleConfig, pairing: PairConfig, asked: Path, home: Path, arms: Sequence[str], workers: int
-) -> Preferences:
+def scored_candidates(
+    folder: Path, seed: int, count: int, model: str, workers: int, shared_noise: float = 0.0
+) -> tuple[Path, Path]:
+    """(candidates, scores) of a training seed's own prompts."""
+    world = WorldPrompts(split="train", count=count, offset=seed * count)
+    asked = prompts.run_world(world, folder / "prompts")
+    home = folder / f"shared_{shared_noise}" if shared_noise else folder
+    drawn = recipe(seed).sample.model_copy(update={"model": model, "shared_noise": shared_noise})
     candidates = sample.run(drawn, asked, home / "candidates", workers=workers)
     judge = ScoreConfig(geometry="embedded", metrics=(OURS, PAPER, EPIPOLAR, "motion"))
-    scores = score.run(judge, candidates, home / "scores", workers=workers)
-    here = [ARMS[name] for name in arms if ARMS[name].shared_noise == drawn.shared_noise]
+    return candidates, score.run(judge, candidates, home / "scores", workers=workers)
+
+
+def _preferences(
+    pairing: PairConfig, candidates: Path, scores: Path, arms: Sequence[Training], workers: int
+) -> Preferences:
+    home = scores.parent
     pairs = {
         reward: pair.run(pairing.model_copy(update={"metric": reward}), scores, home / "pairs" / reward)
-        for reward in {each.reward for each in here}
+        for reward in {arm.reward for arm in arms}
     }
-    dense = any("dense" in each.changes for each in here)
+    dense = any("dense" in arm.changes for arm in arms)
     maps = error_maps.run(scores, home / "error_maps", workers=workers) if dense else None
     return Preferences(candidates=candidates, pairs=pairs, maps=maps)
 

@@ -26,6 +26,7 @@ import httpx2
 import numpy as np
 import typer
 from pydantic import BaseModel
+from sqlalchemy import URL, make_url
 
 from videogpa.artifact import open_artifact
 from videogpa.fidelity.battery import clean_clip
@@ -56,28 +57,30 @@ def main(
 ) -> None:
     study = made_study(out)
     cfg, manifest = read_study(study)
-    url = database or sqlite_url(study)
+    url = make_url(database) if database else sqlite_url(study)
+    if Votes(url, manifest).all():
+        raise SystemExit(f"{url.render_as_string()} has votes already: give an empty database")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     load = Load(f"http://127.0.0.1:{port}", len(cfg.questions))
     asyncio.run(load.run(lambda: serve(study, url, port), raters, seconds, kill))
     votes = Votes(url, manifest)
-    stored = Counter((vote.rater.number, vote.position) for vote in votes.all())
+    stored = {(vote.rater.number, vote.position) for vote in votes.all()}
     lost = 0
     for token, count in load.acknowledged.items():
         rater = votes.rater(token)
         lost += count if rater is None else sum((rater.number, p) not in stored for p in range(count))
     took = np.array(load.seconds) * 1000
     row = {
-        "database": url.split(":")[0].split("+")[0],
+        "database": url.get_backend_name(),
         "raters": raters,
         "seconds": seconds,
         "killed": kill,
         "acknowledged": len(load.seconds),
         "stored": len(stored),
         "lost": lost,
-        "doubled": sum(count > 1 for count in stored.values()),
+        "not_acknowledged": len(stored) - len(load.seconds),
         "votes_per_second": round(len(took) / seconds, 1),
         "p50_ms": round(float(np.percentile(took, 50)), 2),
         "p99_ms": round(float(np.percentile(took, 99)), 2),
@@ -117,10 +120,10 @@ def made_study(out: Path) -> Path:
     return create(StudyConfig(), evaluation, asked, out / "study")
 
 
-def serve(study: Path, url: str, port: int) -> subprocess.Popen[bytes]:
+def serve(study: Path, url: URL, port: int) -> subprocess.Popen[bytes]:
     """The server, as soon as it answers."""
     program = [sys.executable, "-c", "from videogpa.cli import main; main()"]
-    given = ["--database", url, "--port", str(port)]
+    given = ["--database", url.render_as_string(hide_password=False), "--port", str(port)]
     process = subprocess.Popen([*program, "study", "serve", study, *given], stdout=subprocess.DEVNULL)
     while process.poll() is None:
         try:
@@ -179,11 +182,12 @@ class Load:
         while True:
             try:
                 response = await client.request(method, path, **given)
-                response.raise_for_status()
             except httpx2.TransportError:
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
+                response = None
+            if response is not None and not response.is_server_error:
+                response.raise_for_status()
                 return response
+            await asyncio.sleep(RETRY_SECONDS)
 
 
 if __name__ == "__main__":

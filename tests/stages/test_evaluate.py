@@ -370,6 +370,8 @@ def test_folders_are_compared_by_content(inputs, evaluated, tmp_path):
         ({"arms": {"base": Arm()}}, "cannot be called 'base'"),
         ({"arms": {"truth": Arm()}}, "cannot be called 'truth'"),
         ({"arms": {"a/b": Arm()}}, "cannot be called 'a/b'"),
+        ({"arms": {"a#b": Arm()}}, "cannot be called 'a#b'"),
+        ({"arms": {"(broken)": Arm()}}, r"cannot be called '\(broken\)'"),
         ({"arms": {"best": Arm(best_of=2, best_by="mvcs")}}, "selected by 'mvcs', which is not among"),
         ({"sample": SampleConfig(candidates=2, shared_noise=0.5)}, "needs seeds that are independent"),
         ({"primary": "motion"}, "'motion' is not among the metrics that judge"),

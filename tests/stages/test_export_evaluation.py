@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import yaml
@@ -6,6 +7,7 @@ import yaml
 from videogpa.artifact import read_rows
 from videogpa.cli import app
 from videogpa.errors import InputError
+from videogpa.stages.evaluate import add_scores, read_evaluation
 from videogpa.stages.export_evaluation import ExportEvaluationConfig, run
 from videogpa.types import EvalRow
 from videogpa.video_io import probe, read_video
@@ -46,9 +48,30 @@ def test_a_dataset_of_every_video_with_its_numbers(evaluated, tmp_path, video):
     assert (folder / "summary.json").read_bytes() == (evaluated[0] / "summary.json").read_bytes()
 
 
-def test_a_missing_video_is_a_failed_row(evaluated, tmp_path):
-    import shutil
+def test_numbers_from_outside_go_along(evaluated, tmp_path):
+    copy, table = tmp_path / "e", tmp_path / "dino.csv"
+    shutil.copytree(evaluated[0], copy)
+    told = {row.id: (row.arm, row.prompt_id, row.seed) for row in read_rows(copy, EvalRow)}
+    lines = [f"{','.join(map(str, key))},dino,{i / 10}" for i, key in enumerate(told.values())]
+    table.write_text("arm,prompt_id,seed,metric,value\n" + "\n".join(lines[:-1]) + "\n")
+    add_scores(copy, [table], partial=True)
+    assert [row.metrics.get("dino") for row in read_evaluation(copy)] == [*(i / 10 for i in range(7)), None]
+    folder = run(ExportEvaluationConfig(), copy, evaluated[1], tmp_path / "out")
+    written = [json.loads(line)["dino"] for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert written == [*(i / 10 for i in range(7)), None]
+    assert "`dino`" in (folder / "README.md").read_text()
 
+
+def test_prompts_of_another_run_are_refused(evaluated, tmp_path):
+    app(
+        ["prompts", "world", "--split", "train", "--count", "1", "--out", str(tmp_path / "p")],
+        standalone_mode=False,
+    )
+    with pytest.raises(InputError, match="has no prompt"):
+        run(ExportEvaluationConfig(), evaluated[0], tmp_path / "p", tmp_path / "out")
+
+
+def test_a_missing_video_is_a_failed_row(evaluated, tmp_path):
     copy = tmp_path / "e"
     shutil.copytree(evaluated[0], copy)
     first = read_rows(copy, EvalRow)[0]

@@ -2,6 +2,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.stages.fake_hub import Hub
+from videogpa.cli import app
 from videogpa.errors import InputError
 from videogpa.stages.push import push
 
@@ -61,6 +62,18 @@ def test_what_the_hub_refuses_is_said(hub, folder):
 def test_a_bad_name_is_refused(hub, folder, name):
     with pytest.raises(InputError, match="cannot push to"):
         push(folder, name, "dataset")
+
+
+def test_a_bad_name_is_refused_before_the_export(tmp_path):
+    given = ["export-evaluation", "nothing", "nothing", "--out", str(tmp_path / "out"), "--push", "a/b/c"]
+    with pytest.raises(InputError, match="cannot push to a/b/c"):
+        app(given, standalone_mode=False)
+
+
+def test_a_hub_that_is_not_there_is_said(hub, folder, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="cannot push to somebody/things"):
+        push(folder, "somebody/things", "dataset")
 
 
 def test_what_no_export_wrote_is_not_pushed(hub, tmp_path):

@@ -36,7 +36,7 @@ class SharedNoise(TorchFunctionMode):
     ) -> Any:
         given = dict(kwargs or {})
         own = given.get("generator")
-        if func is not torch.randn or own is None or not self.share:
+        if func is not torch.randn or own is None:
             return func(*args, **given)
         common = self._common.setdefault(own, Generator(own.device).manual_seed(self.seed))
         drawn: Tensor = func(*args, **given)

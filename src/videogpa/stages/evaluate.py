@@ -402,7 +402,9 @@ def _compare(
     differences, clusters = np.array([ours[k] - theirs[k] for k in keys]), [k[0] for k in keys]
     by_prompt, names = cluster_means(differences, clusters), sorted(set(clusters))
     better = outside[metric] if metric in outside else direction(metric)
-    share = _headroom(cfg, dict(zip(names, by_prompt.tolist(), strict=True)), values, metric)
+    gained = dict(zip(names, by_prompt.tolist(), strict=True))
+    base, truth = (prompt_means(values[name].get(metric, {})) for name in (BASE, TRUTH))
+    share = headroom_share(metric, gained, base, truth, cfg.resamples, cfg.bootstrap_seed)
     won = None if better is None else wins(by_prompt if better else -by_prompt)
     interval = partial(bootstrap_interval, resamples=cfg.resamples, seed=cfg.bootstrap_seed)
     return {
@@ -424,26 +426,32 @@ def _compare(
     }
 
 
-def _headroom(
-    cfg: EvaluateConfig, differences: Mapping[str, float], values: Mapping[str, Values], metric: str
+def headroom_share(
+    metric: str,
+    gained: Mapping[str, float],
+    base: Mapping[str, float],
+    truth: Mapping[str, float],
+    resamples: int,
+    seed: int,
 ) -> tuple[float, tuple[float, float]] | None:
-    """The difference as a share of what the truth has over the base; None unless the truth is clearly better."""
-    if metric not in WITH_HEADROOM:
-        return None
-    base, truth = (_by_prompt(values[arm].get(metric, {})) for arm in (BASE, TRUTH))
-    names = sorted(differences.keys() & base.keys() & truth.keys())
-    if not names:
+    """What was gained as a share of what the truth has over the base, and its 95 % interval; all by prompt.
+
+    None for a metric of which the truth is no ceiling, and unless the truth is clearly better.
+    """
+    names = sorted(gained.keys() & base.keys() & truth.keys())
+    if metric not in WITH_HEADROOM or not names:
         return None
     room = np.array([truth[n] - base[n] for n in names])
-    low, high = bootstrap_interval(room, names, cfg.resamples, cfg.bootstrap_seed)
+    low, high = bootstrap_interval(room, names, resamples, seed)
     if not (low > 0 if direction(metric) else high < 0):
         return None
-    gained = np.array([differences[n] for n in names])
-    interval = ratio_interval(gained, room, cfg.resamples, cfg.bootstrap_seed)
-    return (float(gained.mean() / room.mean()), interval) if all(map(math.isfinite, interval)) else None
+    closed = np.array([gained[n] for n in names])
+    interval = ratio_interval(closed, room, resamples, seed)
+    return (float(closed.mean() / room.mean()), interval) if all(map(math.isfinite, interval)) else None
 
 
-def _by_prompt(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
+def prompt_means(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
+    """Of values by prompt and seed, every prompt's mean."""
     if not values:
         return {}
     clusters = [prompt_id for prompt_id, _ in values]

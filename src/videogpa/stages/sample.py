@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa.artifact import open_artifact, read_rows
-from videogpa.engines.local import map_rows
+from videogpa.engines.local import map_rows, preload
 from videogpa.errors import RowFailed
 from videogpa.families.variants import require_licensed
 from videogpa.plugin import load
@@ -62,6 +63,7 @@ def candidate_seed(seed: int, prompt_id: str, index: int) -> int:
 
 def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwrite: bool = False) -> Path:
     """Draw all candidates of all prompts; finished ones are kept on a rerun."""
+    preload_workers(cfg.family)
     rows = [p for p in read_rows(prompts, Prompt) if p.status == "ok"]
     inputs = {"prompts": prompts, "model": model_folder(cfg.model)}
     if inputs["model"].is_dir():
@@ -99,6 +101,12 @@ def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwr
     return out
 
 
+def preload_workers(family: str) -> None:
+    """Import once what the workers of sampling and scoring need; every stage starts workers of its own."""
+    module = family if "." in family else f"videogpa.families.{family}"
+    preload(module, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
+
+
 def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Prompt], list[Candidate]]:
     import torch
     from diffusers.utils import logging as diffusers_logging
@@ -126,7 +134,8 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
     def draw(prompt: Prompt) -> list[Candidate]:
         image = read_image(prompts / prompt.image) if prompt.image else None
         seeds = [candidate_seed(cfg.seed, prompt.id, k) for k in range(cfg.candidates)]
-        with SharedNoise(cfg.shared_noise, candidate_seed(cfg.seed, prompt.id, COMMON)):
+        common = SharedNoise(cfg.shared_noise, candidate_seed(cfg.seed, prompt.id, COMMON))
+        with common if cfg.shared_noise else nullcontext():
             samples = family.sample(prompt.text, image, seeds, settings)
         conditioning = f"conditioning/{prompt.id}.safetensors" if cfg.keep_latents else None
         if conditioning:
