@@ -1,9 +1,16 @@
 // Live counts for whoever runs the study.
+import { drop, keep, recall } from "./kept.js";
+
 const EVERY = 5000;
 const TOKEN = "study-token";
 const element = (id) => document.getElementById(id);
 const made = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+let token = recall("sessionStorage", TOKEN);
 let timer = null;
+
+const say = (text) => {
+  element("status").textContent = text;
+};
 
 function show(told) {
   document.title = element("title").textContent = told.title;
@@ -30,32 +37,49 @@ function show(told) {
       return row;
     }),
   );
-  element("counts").hidden = false;
-  element("enter").hidden = true;
+  reveal(true);
+}
+
+function reveal(known) {
+  element("counts").hidden = !known;
+  element("enter").hidden = known;
 }
 
 async function refresh() {
   clearTimeout(timer);
-  const token = sessionStorage.getItem(TOKEN);
-  if (!token) return;
+  const given = token;
+  if (!given) return;
   try {
-    const response = await fetch("/api/admin", { headers: { Authorization: `Bearer ${token}` } });
+    const response = await fetch("/api/admin", { headers: { Authorization: `Bearer ${given}` } });
+    const told = response.ok ? await response.json() : null;
+    if (token !== given) return;
     if (response.status === 401) {
-      sessionStorage.removeItem(TOKEN);
-      element("status").textContent = "This is not the token.";
+      leave();
       return;
     }
-    show(await response.json());
-    element("status").textContent = `As of ${new Date().toLocaleTimeString()}`;
+    if (!told) throw new Error(response.statusText);
+    show(told);
+    say(`As of ${new Date().toLocaleTimeString()}`);
   } catch {
-    element("status").textContent = "No connection; trying again.";
+    if (token === given) say("No connection; trying again.");
   }
+  clearTimeout(timer);
   timer = setTimeout(refresh, EVERY);
+}
+
+function leave() {
+  say(element("counts").hidden ? "This is not the token." : "This is not the token any more.");
+  token = null;
+  drop("sessionStorage", TOKEN);
+  reveal(false);
+  element("token").value = "";
+  element("token").focus();
 }
 
 element("enter").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(TOKEN, element("token").value);
+  token = element("token").value;
+  keep("sessionStorage", TOKEN, token);
   refresh();
 });
 refresh();
