@@ -1,14 +1,20 @@
 // One screen after the other. The server says which comes next; an answer is kept here until the server has it.
+import { clips, clips_anew, forget } from "./clips.js";
+import { ask } from "./connection.js";
+import { drop, keep, recall } from "./kept.js";
+import { listen } from "./keys.js";
+import * as player from "./player.js";
+import { answers, complete, fill, pose, reasons } from "./questions.js";
+
 const HOME = location.pathname;
 const WAITING = `answer:${HOME}`;
-const APART = 0.05;
-const LONGEST_PAUSE = 10000;
+/** Seconds for one screen that the server believes. */
+const LONGEST = 24 * 3600;
 const element = (id) => document.getElementById(id);
-const [form, left, right, play, next, status] = ["form", "left", "right", "play", "next", "status"].map(element);
-const videos = [left, right];
+const [form, taken, next, notice, status] = ["form", "answers", "next", "notice", "status"].map(element);
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-const loaded = new Map();
 let screen = null;
+let shown = false;
 let began = 0;
 let sending = false;
 
@@ -16,210 +22,176 @@ const say = (text) => {
   status.textContent = text;
 };
 
-async function ask(address, options) {
-  // Until there is an answer: a connection comes back, and asking twice does no harm.
-  for (let pause = 500; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
-    try {
-      const response = await fetch(address, options);
-      if (response.status < 500) return response;
-    } catch {
-      // No connection.
-    }
-    say("No connection. Your answer is kept; trying again.");
-    await new Promise((done) => setTimeout(done, pause));
-  }
-}
+/** Unlike what is said, this stays until the next answer. */
+const notify = (text) => {
+  notice.textContent = text;
+  if (text) notice.scrollIntoView({ block: "center" });
+};
 
-function source(position, side) {
-  const address = `${HOME}/${position}/${side}.mp4`;
-  if (!loaded.has(address)) {
-    const content = ask(address).then(async (response) => URL.createObjectURL(await response.blob()));
-    loaded.set(address, content);
-  }
-  return loaded.get(address);
-}
+const open = () => shown && !sending;
 
-function forget(position) {
-  for (const side of ["left", "right"]) {
-    const address = `${HOME}/${position}/${side}.mp4`;
-    loaded.get(address)?.then(URL.revokeObjectURL);
-    loaded.delete(address);
-  }
-}
-
-function choice(question, value, label, key) {
-  const shell = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: "radio", name: question.key, value });
-  input.required = true;
-  const text = Object.assign(document.createElement("span"), { textContent: label });
-  const hint = Object.assign(document.createElement("kbd"), { textContent: key });
-  hint.setAttribute("aria-hidden", "true");
-  text.append(hint);
-  shell.append(input, text);
-  return shell;
-}
-
-function ask_for(question) {
-  const set = document.createElement("fieldset");
-  set.append(Object.assign(document.createElement("legend"), { textContent: question.text }));
-  if (question.hint) set.append(Object.assign(document.createElement("p"), { textContent: question.hint }));
-  const row = Object.assign(document.createElement("div"), { className: "choices" });
-  row.append(choice(question, "left", "Left", "←"));
-  if (screen.tie) row.append(choice(question, "tie", "Same", "↓"));
-  row.append(choice(question, "right", "Right", "→"));
-  set.append(row);
-  return set;
-}
-
-function tag(text) {
-  const shell = document.createElement("label");
-  const input = Object.assign(document.createElement("input"), { type: "checkbox", name: "tag", value: text });
-  shell.append(input, Object.assign(document.createElement("span"), { textContent: text }));
-  return shell;
+function let_answer() {
+  taken.disabled = !open();
+  next.disabled = !open() || !complete();
 }
 
 async function show(state) {
   screen = state;
+  shown = false;
+  delete form.dataset.shown;
+  element("reload").hidden = true;
   document.title = element("title").textContent = state.title;
   element("progress").max = state.screens;
   element("progress").value = state.position;
-  element("place").textContent = `${Math.min(state.position + 1, state.screens)} of ${state.screens}`;
+  element("place").textContent = state.done ? "Done" : `Pair ${state.position + 1} of ${state.screens}`;
   form.hidden = state.done;
   element("thanks").hidden = !state.done;
+  element("later").hidden = state.done;
+  forget(state.position - 1);
+  player.pause();
   if (state.done) {
-    element("place").textContent = "Done";
-    for (const video of videos) video.pause();
-    element("thanks").focus();
     say("");
+    element("thanks").focus();
     return;
   }
   element("prompt").textContent = state.text;
-  element("questions").replaceChildren(...state.questions.map(ask_for));
-  const tags = element("tags");
-  tags.hidden = state.tags.length === 0;
-  tags.replaceChildren(tags.querySelector("legend"), ...state.tags.map(tag));
-  next.disabled = true;
+  pose(state);
+  let_answer();
+  scrollTo(0, 0);
   say("Loading");
-  const sources = await Promise.all([source(state.position, "left"), source(state.position, "right")]);
+  try {
+    await load(state);
+  } catch (error) {
+    if (screen === state) be_stuck(error.message);
+    return;
+  }
   if (screen !== state) return;
-  await Promise.all(videos.map((video, i) => play_from(video, sources[i])));
-  if (screen !== state) return;
+  shown = true;
   form.dataset.shown = state.position;
   say("");
-  restart();
-  if (still.matches) pause();
+  if (still.matches) player.pause();
+  else player.restart();
+  let_answer();
+  form.focus({ preventScroll: true });
   began = performance.now();
-  forget(state.position - 1);
-  if (state.position + 1 < state.screens) ["left", "right"].forEach((side) => source(state.position + 1, side));
+  if (state.position + 1 < state.screens) clips(state.position + 1, () => troubled(state.position + 1)).catch(() => {});
 }
 
-function play_from(video, address) {
-  return new Promise((done) => {
-    video.addEventListener("loadeddata", done, { once: true });
-    video.src = address;
-  });
-}
-
-function restart() {
-  for (const video of videos) {
-    video.currentTime = 0;
-    // Refused where the page may not play by itself; then the button does.
-    video.play().catch(() => pause());
+async function load(state) {
+  const { position } = state;
+  const refused = () => screen === state && say("Press Play to see the videos.");
+  const sources = await clips(position, () => troubled(position));
+  if (screen !== state) return;
+  try {
+    await player.load(sources, refused);
+  } catch {
+    // Broken on the way, perhaps; the browser would give the same again.
+    const anew = await clips_anew(position, () => troubled(position));
+    if (screen === state) await player.load(anew, refused);
   }
-  play.textContent = "Pause";
 }
 
-function pause() {
-  for (const video of videos) video.pause();
-  play.textContent = "Play";
+function troubled(position) {
+  // What is loaded ahead is nobody's worry yet.
+  if (!shown && screen?.position === position) say("No connection. The videos are not here yet; trying again.");
 }
 
-function toggle() {
-  if (play.textContent === "Pause") pause();
-  else restart();
+function be_stuck(text) {
+  shown = false;
+  form.hidden = true;
+  player.pause();
+  say(`${text} Reload this page to try again: what you have answered is stored. If that does not help, tell whoever invited you.`);
+  element("reload").hidden = false;
 }
-
-function keep_in_step() {
-  if (!left.paused && !right.paused && Math.abs(left.currentTime - right.currentTime) > APART) {
-    right.currentTime = left.currentTime;
-  }
-  requestAnimationFrame(keep_in_step);
-}
-
-function answers() {
-  const given = new FormData(form);
-  return Object.fromEntries(screen.questions.map((q) => [q.key, given.get(q.key)]));
-}
-
-const complete = () => Object.values(answers()).every((answer) => answer !== null);
 
 async function send(answer) {
   if (sending) return;
   sending = true;
-  next.disabled = true;
-  sessionStorage.setItem(WAITING, JSON.stringify(answer));
-  const response = await ask(`/api${HOME}/votes`, {
+  let_answer();
+  notify("");
+  keep("sessionStorage", WAITING, JSON.stringify(answer));
+  const { ok, status: code, content } = await ask(`/api${HOME}/votes`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(answer),
+    troubled: () => say("No connection. Your answer is kept; trying again."),
   });
-  sessionStorage.removeItem(WAITING);
   sending = false;
-  if (response.ok) {
-    await show(await response.json());
-    scrollTo(0, 0);
-  } else {
+  say("");
+  if (ok || code === 409 || code === 404) drop("sessionStorage", WAITING);
+  if (ok) {
+    await show(content);
+  } else if (code === 409) {
+    shown = false;
+    notify("This one was answered already, perhaps in another tab.");
     await refresh();
-    say(response.status === 409 ? "This one was answered already, perhaps in another tab." : "");
+  } else if (code === 404) {
+    be_unknown();
+  } else {
+    await be_refused(answer, content);
   }
+}
+
+async function be_refused(answer, reason) {
+  notify(`This answer was not taken: ${reason}. Your choices are kept; you can change them and send them again.`);
+  if (!screen) await refresh();
+  if (screen?.position === answer.position && !screen.done) fill(answer);
+  let_answer();
+  if (open()) next.focus({ preventScroll: true });
+}
+
+function be_unknown() {
+  screen = null;
+  shown = false;
+  form.hidden = true;
+  player.pause();
+  say("This link is not known here.");
 }
 
 async function refresh() {
-  const response = await ask(`/api${HOME}`);
-  if (!response.ok) {
-    say("This link is not known here.");
-    return;
-  }
-  await show(await response.json());
+  const { ok, content } = await ask(`/api${HOME}`, { troubled: () => say("No connection; trying again.") });
+  if (ok) await show(content);
+  else be_unknown();
 }
 
-form.addEventListener("change", () => {
-  next.disabled = sending || !complete();
-});
+/** Back on a page as it was left: it may have been answered since. */
+async function look_again() {
+  const { ok, content } = await ask(`/api${HOME}`);
+  if (ok && content.position === screen?.position) return;
+  if (ok) await show(content);
+  else be_unknown();
+}
+
+const seconds = () => Math.min(Math.max(0, performance.now() - began) / 1000, LONGEST);
+
+function submit() {
+  if (!open() || !complete()) return;
+  send({ position: screen.position, answers: answers(), tags: reasons(), seconds: seconds() });
+}
+
+function waiting() {
+  try {
+    return JSON.parse(recall("sessionStorage", WAITING));
+  } catch {
+    return null;
+  }
+}
+
+form.addEventListener("change", let_answer);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!complete()) return;
-  const seconds = (performance.now() - began) / 1000;
-  send({ position: screen.position, answers: answers(), tags: new FormData(form).getAll("tag"), seconds });
+  submit();
 });
-play.addEventListener("click", toggle);
-left.addEventListener("ended", restart);
-addEventListener("keydown", (event) => {
-  if (form.hidden || event.ctrlKey || event.metaKey || event.altKey) return;
-  const value = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: screen.tie ? "tie" : undefined }[event.key];
-  if (event.key === " " && event.target === document.body) {
-    event.preventDefault();
-    toggle();
-  } else if (event.key === "Enter" && event.target.tagName !== "BUTTON" && complete()) {
-    event.preventDefault();
-    form.requestSubmit();
-  } else if (value && event.target.type !== "radio") {
-    event.preventDefault();
-    const open = screen.questions.find((q) => answers()[q.key] === null);
-    if (!open) return;
-    form.querySelector(`input[name="${open.key}"][value="${value}"]`).click();
-  }
+player.when_broken(() => {
+  if (shown) be_stuck("A video cannot be played any more.");
 });
-// The browser may show this page again as it was left, behind what was answered since.
+listen(open, submit);
+element("reload").addEventListener("click", () => location.reload());
 addEventListener("pageshow", (event) => {
-  if (event.persisted && !sending) refresh();
+  // What is being sent goes on by itself.
+  if (event.persisted && !sending) look_again();
 });
 
-const waiting = sessionStorage.getItem(WAITING);
-if (waiting) {
-  await refresh();
-  if (!screen?.done) await send(JSON.parse(waiting));
-} else {
-  await refresh();
-}
-keep_in_step();
+const left_over = waiting();
+if (left_over) send(left_over);
+else refresh();
