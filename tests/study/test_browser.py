@@ -696,4 +696,4 @@ def test_thirty_raters_preference_comes_out(browser, evaluation, tmp_path):
 
 
 def test_the_default_database_lies_in_the_study(study):
-    assert sqlite_url(study) == f"sqlite:///{study.resolve()}/votes.sqlite3"
+    assert str(sqlite_url(study)) == f"sqlite:///{study.resolve()}/votes.sqlite3"
