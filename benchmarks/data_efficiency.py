@@ -74,7 +74,9 @@ def main(
     workers: int = 2,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
 ) -> None:
-    drawn = [scored_candidates(out / f"seed{seed}", seed, PROMPTS, "embedded", workers) for seed in range(SEEDS)]
+    drawn = [
+        scored_candidates(out / f"seed{seed}", seed, PROMPTS, "embedded", workers) for seed in range(SEEDS)
+    ]
     home = out / "efficiency"
     candidates = _together([folder for folder, _ in drawn], home / "candidates")
     names = [of_seed(name, seed) for name in part or PARTS for seed in range(SEEDS)]

@@ -82,6 +82,11 @@ class Artifact(Generic[RowT]):
         self._lock.close()
 
     @property
+    def config_sha256(self) -> str:
+        """Of stage, configuration and inputs: artifacts with the same one were made the same way."""
+        return self._config_sha256
+
+    @property
     def complete(self) -> bool:
         """Whether there is nothing left to do."""
         return (self.folder / MANIFEST).exists()

@@ -35,6 +35,15 @@ SOME_FAILED = 3
 
 Out = Annotated[Path, typer.Option(help="folder to write; finished rows in it are kept")]
 Workers = Annotated[int, typer.Option(min=1, help="worker processes")]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(help="workers of this machine, or of a Ray cluster (docs/cluster.md)"),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(help="3/8 computes the third of eight parts; merge/8 puts them together (docs/cluster.md)"),
+]
+Gpus = Annotated[float, typer.Option(min=0, help="GPUs that one worker takes with --engine ray, such as .5")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="redo what a changed configuration made stale")]
 Geometry = Annotated[str, typer.Option(help="geometry model; see `videogpa list geometry`")]
 GeometryOptions = Annotated[
@@ -116,6 +125,8 @@ def score(
     metric: Metrics = None,
     reward: Reward = "consistency",
     workers: Workers = CORES,
+    engine: Engine = "local",
+    gpus_per_worker: Gpus = 0.0,
 ) -> None:
     """Measure the 3D consistency of videos. `consistency` is the overall score; higher is better."""
     from videogpa.artifact import write_json_atomic
@@ -140,10 +151,17 @@ def score(
     first = reward_metric(reward)
     jobs = jobs_for_paths(paths)
     if report is None:
-        found = {s.id: s for s in score_videos(cfg, jobs, workers=workers, pictures=heatmaps)}
+        found = {
+            s.id: s
+            for s in score_videos(
+                cfg, jobs, workers=_workers(engine, workers, gpus_per_worker), pictures=heatmaps
+            )
+        }
         scores = [found[job.id] for job in jobs]
     else:
-        scores = score_report.run(cfg, jobs, report, workers=workers, pictures=heatmaps)
+        scores = score_report.run(
+            cfg, jobs, report, workers=_workers(engine, workers, gpus_per_worker), pictures=heatmaps
+        )
     if json_file is not None:
         write_json_atomic(json_file, scores_as_json(cfg, scores))
     columns = (
@@ -249,6 +267,9 @@ def sample(
     dtype: Precision = "float32",
     device: str = "cpu",
     workers: Workers = CORES,
+    engine: Engine = "local",
+    gpus_per_worker: Gpus = 0.0,
+    shard: ShardOption = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw videos; with --best-of N, keep the most 3D-consistent of N. No training needed."""
@@ -265,17 +286,32 @@ def sample(
         prompts = prompts_stage.run_single(prompt, image, out / "prompts", overwrite=overwrite)
     elif prompt is not None or prompts is None:
         raise InputError("give either --prompts FOLDER or --prompt TEXT")
+    if shard is not None and best_of is not None:
+        raise InputError("--best-of chooses among all candidates: use it without --shard")
     cfg = sample_stage.SampleConfig(
         family=family, model=model, lora=lora, lora_strength=lora_strength, candidates=best_of or candidates,
         seed=seed, frames=frames, height=height, width=width, steps=steps, guidance_scale=guidance_scale,
         dtype=dtype, device=device, shared_noise=shared_noise, accepted_licenses=tuple(accept_license or ()),
     )  # fmt: skip
-    drawn = sample_stage.run(cfg, prompts, out / "candidates", workers=workers, overwrite=overwrite)
+    drawn = sample_stage.run(
+        cfg,
+        prompts,
+        out / "candidates",
+        workers=_workers(engine, workers, gpus_per_worker),
+        overwrite=overwrite,
+        shard=_shard(shard),
+    )
     if best_of is None:
         print(drawn)
         _exit_if_rows_failed(drawn)
         return
-    scored = score_stage.run(score_cfg, drawn, out / "scores", workers=workers, overwrite=overwrite)
+    scored = score_stage.run(
+        score_cfg,
+        drawn,
+        out / "scores",
+        workers=_workers(engine, workers, gpus_per_worker),
+        overwrite=overwrite,
+    )
     best = best_of_stage.run(chosen_by, drawn, scored, out / "best", overwrite=overwrite)
     print(best)
     _exit_if_rows_failed(drawn, scored, best)
@@ -291,6 +327,9 @@ def score_candidates(
     accept_license: AcceptedLicenses = None,
     metric: Metrics = None,
     workers: Workers = CORES,
+    engine: Engine = "local",
+    gpus_per_worker: Gpus = 0.0,
+    shard: ShardOption = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Score every candidate of a sample stage into a scores folder."""
@@ -298,8 +337,17 @@ def score_candidates(
 
     metrics = tuple(metric) if metric else None
     cfg = _score_config(geometry, geometry_option, accept_license, metrics=metrics)
-    print(run(cfg, candidates, out, prompts=prompts, workers=workers, overwrite=overwrite))
-    _exit_if_rows_failed(out)
+    scored = run(
+        cfg,
+        candidates,
+        out,
+        prompts=prompts,
+        workers=_workers(engine, workers, gpus_per_worker),
+        overwrite=overwrite,
+        shard=_shard(shard),
+    )
+    print(scored)
+    _exit_if_rows_failed(scored)
 
 
 @app.command()
@@ -386,6 +434,9 @@ def encode(
     device: str = "cpu",
     accept_license: AcceptedLicenses = None,
     workers: Workers = CORES,
+    engine: Engine = "local",
+    gpus_per_worker: Gpus = 0.0,
+    shard: ShardOption = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Latents and conditioning of videos that come without them, for training."""
@@ -395,8 +446,17 @@ def encode(
         family=family, model=model, frames=frames, height=height, width=width, dtype=dtype, device=device,
         accepted_licenses=tuple(accept_license or ()),
     )  # fmt: skip
-    print(run(cfg, candidates, prompts, out, workers=workers, overwrite=overwrite))
-    _exit_if_rows_failed(out)
+    encoded = run(
+        cfg,
+        candidates,
+        prompts,
+        out,
+        workers=_workers(engine, workers, gpus_per_worker),
+        overwrite=overwrite,
+        shard=_shard(shard),
+    )
+    print(encoded)
+    _exit_if_rows_failed(encoded)
 
 
 @app.command("export-pairs")
@@ -663,6 +723,8 @@ def evaluate(
     geometry_option: GeometryOptions = None,
     accept_license: AcceptedLicenses = None,
     workers: Workers = CORES,
+    engine: Engine = "local",
+    gpus_per_worker: Gpus = 0.0,
     overwrite: Overwrite = False,
 ) -> None:
     """Compare LoRAs, best-of-N and other models with the base on the same prompts and seeds (docs/evaluation.md)."""
@@ -698,7 +760,7 @@ def evaluate(
         allow_circular=allow_circular,
     )  # fmt: skip
     if prompts is not None:
-        run(cfg, prompts, out, workers=workers, overwrite=overwrite)
+        run(cfg, prompts, out, workers=_workers(engine, workers, gpus_per_worker), overwrite=overwrite)
     if scores:
         add_scores(out, scores, partial=partial_scores)
     print(out / SUMMARY)
@@ -749,6 +811,8 @@ def run_recipe(
         typer.Option(min=1, help="sample with the LoRA trained so far, and train on, so many times in all"),
     ] = 1,
     workers: Workers = CORES,
+    engine: Engine = "local",
+    gpus_per_worker: Gpus = 0.0,
     overwrite: Overwrite = False,
 ) -> None:
     """The whole loop: sample, score, pair, train, evaluate, report. Run it again to resume, or with more rounds."""
@@ -774,7 +838,10 @@ def run_recipe(
     cfg = make(**given)
     if reward is not None:
         cfg = with_reward(cfg, reward)
-    print(run(cfg, out, rounds, workers=workers, overwrite=overwrite) / "index.html")
+    print(
+        run(cfg, out, rounds, workers=_workers(engine, workers, gpus_per_worker), overwrite=overwrite)
+        / "index.html"
+    )
     folders = [round_folder(out, number) for number in range(1, rounds + 1)]
     drawn = [folder / name for folder in folders for name in ("candidates", "scores")]
     _exit_if_rows_failed(*drawn, folders[-1] / EVALUATION)
@@ -1095,6 +1162,22 @@ def _arm(entry: str, option: str, after: str, pattern: str) -> tuple[str, str, s
     if found is None:
         raise InputError(f"{option} '{entry}' is not of the form NAME=FOLDER or NAME=FOLDER@{after}")
     return found[1], found[2], found[3]
+
+
+def _workers(engine: str, count: int, gpus: float) -> Any:
+    if engine == "ray":
+        from videogpa.engines.ray import RayWorkers
+
+        return RayWorkers(count=count, gpus=gpus)
+    if gpus:
+        raise InputError("--gpus-per-worker is for --engine ray; local workers use --device")
+    return count
+
+
+def _shard(text: str | None) -> Any:
+    from videogpa.stages.shards import parse_shard
+
+    return None if text is None else parse_shard(text)
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

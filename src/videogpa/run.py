@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from videogpa.artifact import CONFIG, write_json_atomic
 from videogpa.dpo.config import TrainConfig
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.stages import doctor, error_maps, evaluate, pair, prompts, report, sample, score, train
@@ -66,7 +67,7 @@ def with_reward(cfg: RunConfig, reward: str) -> RunConfig:
     )
 
 
-def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: int, overwrite: bool = False) -> Path:
+def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: Workers, overwrite: bool = False) -> Path:
     """Run or continue; returns the report's folder. Every stage's folder lies in `out`, those of later rounds, with the
     evaluation and report of them all, in `out/rounds/<k>`; a finished run may be given more rounds.
 
@@ -115,7 +116,7 @@ def train_round(
     earlier: Path | None = None,
     train_prompts: Path,
     say: "_Steps",
-    workers: int,
+    workers: Workers,
     overwrite: bool,
 ) -> dict[str, Path]:
     """Sample, score, pair and train on top of the `earlier` LoRA; returns the LoRAs by training.
@@ -191,7 +192,7 @@ def train_all(
     *,
     maps: Path | None = None,
     earlier: Path | None = None,
-    workers: int,
+    workers: Workers,
     overwrite: bool,
 ) -> dict[str, Path]:
     """Train every arm, side by side where there are workers for it; returns the folders that diffusers loads.

@@ -578,6 +578,9 @@ def test_whoever_wants_less_motion_starts_the_videos(browser, site):
 def test_a_wrong_link_says_so(context, site):
     page = context.new_page()
     assert page.goto(f"{site.address}/r/nobody").status == 404
+    page.get_by_role("heading", name="This link is not known here").wait_for()
+    page.get_by_role("link", name="start anew").click()
+    page.get_by_role("button", name="Start").wait_for()
 
 
 def test_who_runs_it_sees_counts_after_the_token(page, context, site):

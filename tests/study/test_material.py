@@ -90,7 +90,6 @@ def test_what_cannot_be_shown_is_refused(evaluation, tmp_path):
         ("[1]", "study.json cannot be set up so"),
         ('{"exclusion": 3}', "study.json cannot be set up so"),
         ('{"exclusion": {"median_seconds": Infinity}}', "finite number"),
-        ('{"questions": [{"key": "tag", "text": "?"}]}', "none of them 'tag'"),
         ('{"tags": ["blurry", "blurry"]}', "a reason is listed twice"),
         ('{"comparisons": [["dpo", "dpo"]]}', "an arm with itself"),
         ('{"comparisons": [["dpo", "base"], ["base", "dpo"]]}', "compared already"),

@@ -216,6 +216,12 @@ def test_pages_run_no_foreign_and_no_inline_code(client):
         assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|style=", response.text)
 
 
+def test_the_pages_own_files_may_be_kept_and_nothing_else(client):
+    assert client.get("/static/study.css").headers["cache-control"] == "no-cache"
+    for path in ("/", "/admin", join(client), "/api/study"):
+        assert client.get(path).headers["cache-control"] == "no-store"
+
+
 def test_a_video_can_be_asked_for_in_parts(client, study):
     link = join(client)
     whole = client.get(f"{link}/0/left.mp4").content

@@ -26,6 +26,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from videogpa.engines.base import Workers
 from videogpa.errors import CannotJudge, InputError, RowFailed
 
 Job = TypeVar("Job")
@@ -50,7 +51,7 @@ preload()
 
 
 def map_rows(
-    make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job], *, workers: int, description: str
+    make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job], *, workers: Workers, description: str
 ) -> Iterator[tuple[Job, Result | RowFailed]]:
     """Pairs (job, result) as they finish, in any order; a job that fails gives (job, RowFailed).
 
@@ -61,22 +62,29 @@ def map_rows(
 
     A job's RowFailed or CannotJudge, any other exception (its traceback goes to the debug log) and the death
     of its process (out of memory) fail that row alone. Leaving the loop, by Ctrl-C or otherwise, kills the
-    workers at once; when this process is killed they exit by themselves.
+    workers at once; when this process is killed they exit by themselves. Workers of a cluster do the same elsewhere.
 
     Raises:
         InputError: `workers` is below 1, or `make_worker` raised it.
         RuntimeError: all workers died while they started.
     """
-    if workers < 1:
-        raise InputError(f"the number of workers must be at least 1, not {workers}")
-    workers = min(workers, len(jobs))
-    run = _run_here if workers <= 1 else _run_in_processes
     with _progress(description, len(jobs)) as advance:
-        for job, outcome in run(make_worker, jobs, workers):
+        for job, outcome in _outcomes(make_worker, jobs, workers):
             advance(outcome)
             if isinstance(outcome, RowFailed):
                 logger.debug("%s\n%s", outcome, "\n".join(getattr(outcome, "__notes__", ())))
             yield job, outcome
+
+
+def _outcomes(
+    make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job], workers: Workers
+) -> Iterator[tuple[Job, Result | RowFailed]]:
+    if not isinstance(workers, int):
+        return workers.outcomes(make_worker, jobs)
+    if workers < 1:
+        raise InputError(f"the number of workers must be at least 1, not {workers}")
+    workers = min(workers, len(jobs))
+    return _run_here(make_worker, jobs) if workers <= 1 else _run_in_processes(make_worker, jobs, workers)
 
 
 def steps(items: Sequence[Item], description: str) -> Iterator[Item]:
@@ -94,14 +102,14 @@ def steps(items: Sequence[Item], description: str) -> Iterator[Item]:
 
 
 def _run_here(
-    make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job], _workers: int
+    make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job]
 ) -> Iterator[tuple[Job, Result | RowFailed]]:
     if not jobs:
         return
-    with _one_thread():
+    with one_thread():
         work = make_worker()
         for job in jobs:
-            yield job, _attempt(work, job)
+            yield job, attempt(work, job)
 
 
 @dataclass(kw_only=True)
@@ -189,11 +197,11 @@ def _serve(make_worker: Callable[[], Work[Job, Result]], pipe: Connection) -> No
     # Ctrl-C reaches the whole process group; the parent alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    with _one_thread():
+    with one_thread():
         try:
             work = make_worker()
         except Exception as error:
-            pipe.send_bytes(pickle.dumps(_portable(error)))
+            pipe.send_bytes(pickle.dumps(portable(error)))
             return
         pipe.send_bytes(pickle.dumps(None))
         while True:
@@ -201,7 +209,7 @@ def _serve(make_worker: Callable[[], Work[Job, Result]], pipe: Connection) -> No
                 job = pickle.loads(pipe.recv_bytes())
             except EOFError:
                 return
-            pipe.send_bytes(_pickled(_attempt(work, job)))
+            pipe.send_bytes(pickled(attempt(work, job)))
 
 
 def _exit_with_parent() -> None:
@@ -211,7 +219,8 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def _attempt(work: Work[Job, Result], job: Job) -> Result | RowFailed:
+def attempt(work: Work[Job, Result], job: Job) -> Result | RowFailed:
+    """The outcome of one job, whatever happens short of the process's death."""
     try:
         return work(job)
     except (RowFailed, CannotJudge) as failure:
@@ -222,14 +231,15 @@ def _attempt(work: Work[Job, Result], job: Job) -> Result | RowFailed:
         return unexpected
 
 
-def _pickled(outcome: Any) -> bytes:
+def pickled(outcome: Any) -> bytes:
+    """To be sent to another process; a failure where the outcome cannot be."""
     try:
         return pickle.dumps(outcome)
     except Exception as error:
         return pickle.dumps(RowFailed(f"its result cannot be sent between processes: {error}"))
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The exception itself, or its text where it does not survive pickling."""
     try:
         return pickle.loads(pickle.dumps(error))
@@ -238,7 +248,8 @@ def _portable(error: Exception) -> Exception:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Torch and OpenCV use one thread inside the block."""
     import cv2
     import torch
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import RowFailed
 from videogpa.report.page import render
@@ -65,7 +66,7 @@ def write_collection(page: Path, name: str, collection: Collection, context: dic
     (page / name).write_text(render("browse.html", context | told), encoding="utf-8")
 
 
-def encode(masters: Sequence[tuple[Path, str]], page: Path, *, workers: int) -> None:
+def encode(masters: Sequence[tuple[Path, str]], page: Path, *, workers: Workers) -> None:
     """Small MP4 copies, each of a master and where it goes, relative to the page.
 
     Raises:

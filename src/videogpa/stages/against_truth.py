@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel
 
 from videogpa.artifact import open_artifact, read_rows
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import CannotJudge, RowFailed
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
@@ -31,7 +32,7 @@ class BetweenSeedsRow(Row):
     metrics: MetricValues
 
 
-def draw_truth(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1) -> Path:
+def draw_truth(cfg: SampleConfig, prompts: Path, out: Path, *, workers: Workers = 1) -> Path:
     """Candidates that are the true continuations of the prompts that have one, as long and large as `cfg` draws."""
     like = _Size.model_validate(cfg, from_attributes=True)
     known = [p for p in read_rows(prompts, Prompt) if p.status == "ok" and p.world is not None]
@@ -49,7 +50,11 @@ def draw_truth(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1)
 
 
 def between_seeds(
-    cfg: ScoreConfig, videos: Mapping[tuple[str, str], Sequence[Path]], worlds: Worlds, *, workers: int = 1
+    cfg: ScoreConfig,
+    videos: Mapping[tuple[str, str], Sequence[Path]],
+    worlds: Worlds,
+    *,
+    workers: Workers = 1,
 ) -> list[BetweenSeedsRow]:
     """A row for every (arm, prompt) of `videos` whose truth is known and that has at least two, in their order."""
     jobs = [

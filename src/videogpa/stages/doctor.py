@@ -17,6 +17,7 @@ from videogpa.dpo.doctor import Change, Training, Verdict, diagnose
 from videogpa.dpo.log import read_log
 from videogpa.dpo.lora import LORA_FILES
 from videogpa.dpo.training import CALIBRATION, LOG
+from videogpa.engines.base import Workers
 from videogpa.errors import InputError
 from videogpa.stages import sample, score
 from videogpa.stages.evaluate import BASE, GUARDED
@@ -89,7 +90,7 @@ def probe(
     count: int = 16,
     drawn: SampleConfig = DRAWN,
     judged: ScoreConfig = JUDGED,
-    workers: int = 1,
+    workers: Workers = 1,
 ) -> dict[str, Change]:
     """Motion and sharpness of a finished training's videos against the base's: the same prompts, the same noise.
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa.artifact import copy_atomic, open_artifact, read_rows
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.families.variants import require_licensed
 from videogpa.plugin import load
+from videogpa.stages.shards import Shard, merge, part_of
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import frame_rate, read_image, read_video, write_master, write_preview
 from videogpa.weights import model_folder
@@ -51,10 +53,11 @@ def run(
     prompts: Path,
     out: Path,
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     overwrite: bool = False,
+    shard: Shard | None = None,
 ) -> Path:
-    """The same candidates, with latents and conditioning; finished ones are kept on a rerun.
+    """The same candidates, or a part of them, with latents and conditioning; finished ones are kept on a rerun.
 
     A candidate that failed before, whose prompt failed, or that the model cannot take is a failed row.
 
@@ -64,7 +67,7 @@ def run(
     if (cfg.height is None) != (cfg.width is None):
         raise InputError("give height and width together")
     by_id = {p.id: p for p in read_rows(prompts, Prompt)}
-    rows = read_rows(candidates, Candidate)
+    rows, out = part_of(shard, read_rows(candidates, Candidate), out)
     inputs = {"candidates": candidates, "prompts": prompts, "model": model_folder(cfg.model)}
     if inputs["model"].is_dir():
         require_licensed(cfg.family, inputs["model"], cfg.accepted_licenses)
@@ -75,6 +78,8 @@ def run(
     ) as artifact:
         if artifact.complete:
             return out
+        if shard is not None and shard.merges:
+            merge(artifact, Candidate, shard.of)
         jobs = []
         for row in rows:
             if row.id in artifact.done:

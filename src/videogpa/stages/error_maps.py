@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from videogpa.artifact import open_artifact, read_rows
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import CannotJudge, InputError, RowFailed
 from videogpa.types import Row, Score
@@ -18,7 +19,7 @@ class ErrorMapConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def run(scores: Path, out: Path, *, workers: int = 1, overwrite: bool = False) -> Path:
+def run(scores: Path, out: Path, *, workers: Workers = 1, overwrite: bool = False) -> Path:
     """One file `<id>.safetensors` for each good score: `error` [t h w] in [0, 1) and `judged` [t h w].
 
     A video of which nothing could be judged is a failed row with its reason.

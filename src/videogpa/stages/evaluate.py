@@ -26,6 +26,7 @@ from videogpa.artifact import (
     write_json_atomic,
     write_text_atomic,
 )
+from videogpa.engines.base import Workers
 from videogpa.errors import InputError
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.plugin import load
@@ -122,7 +123,9 @@ class EvaluateConfig(BaseModel):
         return tuple((arm, BASE) for arm in self.arms) if self.comparisons is None else self.comparisons
 
 
-def run(cfg: EvaluateConfig, prompts: Path, out: Path, *, workers: int = 1, overwrite: bool = False) -> Path:
+def run(
+    cfg: EvaluateConfig, prompts: Path, out: Path, *, workers: Workers = 1, overwrite: bool = False
+) -> Path:
     """Sample and score all arms; write a row per (arm, prompt, seed), `between_seeds.jsonl` and `summary.json`.
 
     Raises:
@@ -484,7 +487,7 @@ def _verdict(compared: Mapping[str, Any], guards: Mapping[str, Sequence[str]]) -
 
 
 def _evaluate_arm(
-    cfg: EvaluateConfig, name: str, arm: Arm, prompts: Path, out: Path, workers: int
+    cfg: EvaluateConfig, name: str, arm: Arm, prompts: Path, out: Path, workers: Workers
 ) -> list[EvalRow]:
     seeds = cfg.sample.candidates
     drawn = cfg.sample.model_copy(

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from videogpa.artifact import copy_atomic, open_artifact, read_rows, write_text_atomic
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.report.findings import Comparison, Summary, read_summary
@@ -37,7 +38,7 @@ def run(
     prompts: Path,
     out: Path,
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     overwrite: bool = False,
 ) -> Path:
     """Write the folder `out/dataset` and return it; its layout is that of the hub's `videofolder`.

@@ -17,6 +17,7 @@ from videogpa.artifact import (
     write_json_atomic,
     write_text_atomic,
 )
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.stages.pair import licenses_of
@@ -72,7 +73,7 @@ def run(
     out: Path,
     *,
     scores: Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     overwrite: bool = False,
 ) -> Path:
     """Write the folder `out/dataset` and return it; files that are done are kept on a rerun.

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa.artifact import open_artifact, read_rows, write_json_atomic
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import CannotJudge, InputError, RowFailed
 from videogpa.fidelity.analysis import by_change, mean_ranks, verdict, within_prompt_spearman
@@ -73,7 +74,7 @@ def run(
     *,
     samples: Path | None = None,
     prompts: Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     overwrite: bool = False,
 ) -> Path:
     """Measure everything, one row a clip, and write `summary.json`, tables (CSV) and a plot per metric.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from videogpa.artifact import hash_file, open_artifact, read_rows, write_json_atomic
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.stages.pair import licenses_of
@@ -33,7 +34,7 @@ class _Job(NamedTuple):
     file: File
 
 
-def run(cfg: ImportConfig, source: str, out: Path, *, workers: int = 1, overwrite: bool = False) -> Path:
+def run(cfg: ImportConfig, source: str, out: Path, *, workers: Workers = 1, overwrite: bool = False) -> Path:
     """Write `out/prompts`, `out/candidates` and `out/pairs`; finished rows are kept on a rerun.
 
     Entries with the same caption and first frame are one prompt, and a video that is in several pairs of a prompt is
@@ -118,7 +119,7 @@ def _inputs(source: Path, plan: _Plan) -> dict[str, Path]:
 
 
 def _write_prompts(
-    cfg: ImportConfig, plan: _Plan, inputs: dict[str, Path], out: Path, workers: int, overwrite: bool
+    cfg: ImportConfig, plan: _Plan, inputs: dict[str, Path], out: Path, workers: Workers, overwrite: bool
 ) -> None:
     with open_artifact(
         out, stage="prompts", config=cfg, inputs=inputs, row_type=Prompt, overwrite=overwrite
@@ -139,7 +140,7 @@ def _write_prompts(
 
 
 def _write_candidates(
-    cfg: ImportConfig, plan: _Plan, inputs: dict[str, Path], out: Path, workers: int, overwrite: bool
+    cfg: ImportConfig, plan: _Plan, inputs: dict[str, Path], out: Path, workers: Workers, overwrite: bool
 ) -> None:
     with open_artifact(
         out, stage="candidates", config=cfg, inputs=inputs, row_type=Candidate, overwrite=overwrite

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from videogpa.artifact import CONFIG, MANIFEST, ROWS, Manifest, read_manifest, read_rows
+from videogpa.engines.base import Workers
 from videogpa.errors import InputError
 from videogpa.report.clips import (
     ShownClip,
@@ -116,7 +117,7 @@ class FinishedRun:
         return {arm: i % len(ARMS) for i, arm in enumerate(self.trainings)}
 
 
-def run(run_folder: Path, evaluation: Path, out: Path, *, workers: int = 1) -> Path:
+def run(run_folder: Path, evaluation: Path, out: Path, *, workers: Workers = 1) -> Path:
     """Write `index.html`, pages to browse and their clips into `out`; a report that is there is replaced in one step.
 
     Raises:
@@ -210,7 +211,7 @@ def _context(run: FinishedRun, page: Path) -> dict[str, Any]:
     }
 
 
-def _browsed(run: FinishedRun, page: Path, workers: int) -> dict[str, Collection]:
+def _browsed(run: FinishedRun, page: Path, workers: Workers) -> dict[str, Collection]:
     """The pages of held-out clips and of pairs, and their videos; of many, some that are spread evenly."""
     sources: dict[str, Path] = {}
     pages = {}

@@ -10,10 +10,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa.artifact import open_artifact, read_rows
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows, preload
 from videogpa.errors import RowFailed
 from videogpa.families.variants import require_licensed
 from videogpa.plugin import load
+from videogpa.stages.shards import Shard, merge, part_of
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_image, write_master, write_preview
 from videogpa.weights import lora_folder, model_folder
@@ -61,8 +63,16 @@ def candidate_seed(seed: int, prompt_id: str, index: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwrite: bool = False) -> Path:
-    """Draw all candidates of all prompts; finished ones are kept on a rerun."""
+def run(
+    cfg: SampleConfig,
+    prompts: Path,
+    out: Path,
+    *,
+    workers: Workers = 1,
+    overwrite: bool = False,
+    shard: Shard | None = None,
+) -> Path:
+    """Draw all candidates of all prompts, or of a part of them; finished ones are kept on a rerun."""
     preload_workers(cfg.family)
     rows = [p for p in read_rows(prompts, Prompt) if p.status == "ok"]
     inputs = {"prompts": prompts, "model": model_folder(cfg.model)}
@@ -70,6 +80,7 @@ def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwr
         require_licensed(cfg.family, inputs["model"], cfg.accepted_licenses)
     if cfg.lora is not None:
         inputs["lora"] = lora_folder(cfg.lora)
+    rows, out = part_of(shard, rows, out)
     # What lies on disk is compared by content, not by where it lies.
     named = cfg.model_copy(update={"model": "given", "lora": cfg.lora and "given"})
     with open_artifact(
@@ -77,6 +88,8 @@ def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwr
     ) as artifact:
         if artifact.complete:
             return out
+        if shard is not None and shard.merges:
+            merge(artifact, Candidate, shard.of)
         ids = {p.id: [f"{p.id}-{k}" for k in range(cfg.candidates)] for p in rows}
         todo = [p for p in rows if any(i not in artifact.done for i in ids[p.id])]
         make_worker = partial(_make_worker, cfg, prompts, out)

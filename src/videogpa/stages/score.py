@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa import __version__
 from videogpa.artifact import hash_json, open_artifact, read_rows, write_json_atomic
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows, steps
 from videogpa.errors import CannotJudge, InputError, RowFailed
 from videogpa.geometry.base import GeometryBackend, GeometryPrediction, save_prediction
 from videogpa.metrics.base import Clip, measure_clip
 from videogpa.plugin import available, load
+from videogpa.stages.shards import Shard, merge, part_of
 from videogpa.stages.windows import order, over_windows
 from videogpa.tensors import Video
 from videogpa.types import CONSISTENCY, Candidate, MetricValues, Prompt, Score, WindowScore
@@ -150,10 +152,12 @@ def run(
     out: Path,
     *,
     prompts: Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     overwrite: bool = False,
+    shard: Shard | None = None,
 ) -> Path:
-    """Score all candidates of a sample stage; `prompts` adds the oracle metrics where the world is known.
+    """Score all candidates of a sample stage, or a part of them; `prompts` adds the oracle metrics where the world is
+    known.
 
     The geometry of every clip, where a metric needs it, is kept beside its score (`geometry/<id>.safetensors`).
 
@@ -173,11 +177,14 @@ def run(
     inputs = {"candidates": candidates} | ({"prompts": prompts} if prompts else {})
     named = weights(used, cfg.geometry_options) if used else {}
     inputs |= {f"geometry_{option}": path for option, path in named.items()}
+    jobs, out = part_of(shard, jobs, out)
     with open_artifact(
         out, stage="scores", config=cfg, inputs=inputs, row_type=Score, overwrite=overwrite
     ) as artifact:
         if artifact.complete:
             return out
+        if shard is not None and shard.merges:
+            merge(artifact, Score, shard.of)
         todo = [j for j in jobs if j.id not in artifact.done]
         for score in score_videos(cfg, todo, workers=workers, keep=out / "geometry"):
             artifact.append(score)
@@ -190,7 +197,7 @@ def score_videos(
     cfg: ScoreConfig,
     jobs: Sequence[ScoreJob],
     *,
-    workers: int,
+    workers: Workers,
     keep: Path | None = None,
     pictures: Path | None = None,
     exhibits: Path | None = None,

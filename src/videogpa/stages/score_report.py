@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videogpa.artifact import library_versions, write_json_atomic
+from videogpa.engines.base import Workers
 from videogpa.plugin import load
 from videogpa.report.page import replacing
 from videogpa.report.score_page import SCORES, VIDEOS, Measurement, write_pages
@@ -21,7 +22,7 @@ from videogpa.types import Score
 
 
 def run(
-    cfg: ScoreConfig, jobs: Sequence[ScoreJob], out: Path, *, workers: int, pictures: Path | None = None
+    cfg: ScoreConfig, jobs: Sequence[ScoreJob], out: Path, *, workers: Workers, pictures: Path | None = None
 ) -> list[Score]:
     """Score all jobs and write their pages into `out`, which is replaced in one step; returns the scores in the
     order of the jobs. `pictures` is a folder for contact sheets.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from videogpa.artifact import atomic_path
+from videogpa.engines.base import Workers
 from videogpa.errors import InputError
 from videogpa.stages import evaluate
 from videogpa.stages.evaluate import BASE, SUMMARY, Arm, EvaluateConfig
@@ -26,7 +27,7 @@ def run(
     lora: Path,
     out: Path,
     *,
-    workers: int = 1,
+    workers: Workers = 1,
     overwrite: bool = False,
 ) -> Path:
     """Evaluate the LoRA at every strength against the base, which is strength 0; returns `strengths.csv` in `out`.

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from videogpa.artifact import ROWS, atomic_path, hash_file, open_artifact, read_rows
+from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.stages.evaluate import BASE
@@ -36,7 +37,13 @@ BOX_HEADER = 8
 
 
 def create(
-    cfg: StudyConfig, evaluation: Path, prompts: Path, out: Path, *, workers: int = 1, overwrite: bool = False
+    cfg: StudyConfig,
+    evaluation: Path,
+    prompts: Path,
+    out: Path,
+    *,
+    workers: Workers = 1,
+    overwrite: bool = False,
 ) -> Path:
     """Write the items and their videos; all of the study but the votes. Returns the folder.
 

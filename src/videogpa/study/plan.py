@@ -13,8 +13,6 @@ from videogpa.types import Row
 Choice = Literal["left", "right", "tie"]
 Place = Literal["first", "second"]
 """Of an item's two videos; which of them is shown on the left is drawn for every rater."""
-TAG = "tag"
-"""What the page's form calls the reasons."""
 
 
 class Question(BaseModel):
@@ -75,9 +73,8 @@ class StudyConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> "StudyConfig":
-        keys = {TAG, *(question.key for question in self.questions)}
-        if not self.questions or len(keys) <= len(self.questions):
-            raise ValueError(f"a study needs questions with different keys, none of them '{TAG}'")
+        if not self.questions or len({q.key for q in self.questions}) < len(self.questions):
+            raise ValueError("a study needs questions with different keys")
         if 2 * self.repeats > self.items:
             raise ValueError(f"{self.repeats} repeats need twice as many items, not {self.items}")
         if len(set(self.tags)) < len(self.tags):

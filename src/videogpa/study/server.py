@@ -76,7 +76,9 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
         response = await call(request)
         response.headers.update(HEADERS)
         if "cache-control" not in response.headers:
-            response.headers["Cache-Control"] = "no-store"
+            # The pages' own files may be kept, and asked about every time.
+            own = request.url.path.startswith("/static/")
+            response.headers["Cache-Control"] = "no-cache" if own else "no-store"
         return response
 
     def rater(token: str) -> Rater:
@@ -111,7 +113,9 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
         return {"link": f"/r/{token}"}
 
     @app.get("/r/{token}")
-    def rate(known: Known) -> FileResponse:
+    def rate(token: str) -> FileResponse:
+        if votes.rater(token) is None:
+            return FileResponse(PAGES / "unknown.html", 404)
         return FileResponse(PAGES / "rate.html")
 
     @app.get("/api/r/{token}")

@@ -1,0 +1,160 @@
+"""On a cluster that Ray starts on this machine."""
+
+import functools
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.engines.test_local import MAKE_WORKER, make_dead_worker, make_nothing, reasons, run
+from videogpa.cli import app
+from videogpa.engines.base import Cluster
+from videogpa.engines.ray import RayWorkers
+from videogpa.errors import InputError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray():
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+TWO = RayWorkers(count=2)
+
+
+def make_killer(folder: str, times: int):
+    """A worker that a job kills, as often as there is no file that says so."""
+
+    def work(job):
+        if job == "kill":
+            for i in range(times):
+                mark = Path(folder) / str(i)
+                if not mark.exists():
+                    mark.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+        return job
+
+    return work
+
+
+def test_it_is_a_cluster():
+    assert isinstance(TWO, Cluster)
+    assert not isinstance(2, Cluster)
+
+
+def test_results_are_those_of_this_machines_workers():
+    jobs = [0, 1, 2, 3, 4, "refuse", "no answer", "bug", "unpicklable", "threads"]
+    here, there = run(jobs, 1), run(jobs, TWO)
+    assert here.keys() == there.keys()
+    assert here.pop("threads") == there.pop("threads") == 1
+    # Locally nothing has to be sent with one worker.
+    assert here.pop("unpicklable")() == 0
+    assert reasons(there).pop("unpicklable").startswith("its result cannot be sent")
+    del there["unpicklable"]
+    assert reasons(here) == reasons(there)
+    assert all(torch.equal(here[job], there[job]) for job in range(5))
+
+
+def test_a_job_whose_worker_dies_is_tried_again(tmp_path):
+    jobs = [0, 1, "kill", 2, 3]
+    assert run(jobs, TWO, functools.partial(make_killer, str(tmp_path), 1)) == {job: job for job in jobs}
+
+
+def test_a_job_that_kills_every_worker_fails_alone():
+    outcomes = run(["die", 0, 1, 2], RayWorkers(count=2, attempts=2))
+    assert reasons(outcomes).keys() == {"die"}
+    assert reasons(outcomes)["die"].startswith("its worker died 2 times")
+    assert all(isinstance(outcomes[job], torch.Tensor) for job in range(3))
+
+
+def test_workers_that_cannot_start_stop_everything():
+    with pytest.raises(InputError, match="no such model"):
+        run([0, 1], TWO, functools.partial(make_nothing, InputError("no such model")))
+    with pytest.raises(RuntimeError, match="die while they start"):
+        run([0, 1], TWO, make_dead_worker)
+    with pytest.raises(InputError, match="at least 1"):
+        run([0], RayWorkers(count=0))
+    assert run([], TWO, functools.partial(make_nothing, InputError("never called"))) == {}
+
+
+def test_what_no_machine_has_is_refused_instead_of_waited_for():
+    with pytest.raises(InputError, match="has the 1 CPUs and 1 GPUs of one worker"):
+        run([0], RayWorkers(count=1, gpus=1.0))
+
+
+def test_more_workers_than_the_cluster_has_room_for_share_the_work():
+    assert len(run(list(range(6)), RayWorkers(count=5))) == 6
+
+
+def stages(home: Path, *engine: str) -> dict[str, bytes]:
+    """Sampled, scored, encoded and evaluated on the command line; the manifests, which have the hashes of all files."""
+    asked = home / "prompts"
+    app(
+        ["prompts", "world", "--split", "held_out", "--count", "3", "--out", str(asked)],
+        standalone_mode=False,
+    )
+    drawing = ["--steps", "2", "--workers", "2", *engine]
+    sampled, evaluated = home / "sampled", home / "evaluated"
+    app(
+        ["sample", "--prompts", str(asked), "--candidates", "2", "--out", str(sampled), *drawing],
+        standalone_mode=False,
+    )
+    app(
+        ["evaluate", str(asked), "--best-of", "2", "--seeds", "1", "--out", str(evaluated), *drawing],
+        standalone_mode=False,
+    )
+    # Without latents, as videos from elsewhere are.
+    bare = str(evaluated / "samples" / "base")
+    app(
+        ["encode", bare, str(asked), "--out", str(home / "encoded"), "--workers", "2", *engine],
+        standalone_mode=False,
+    )
+    return {
+        path.relative_to(home).as_posix(): path.read_bytes() for path in sorted(home.rglob("manifest.json"))
+    }
+
+
+def kill_a_worker_once(marks: Path) -> None:
+    """As soon as there are actors at work, from outside."""
+    for _ in range(1000):
+        named = {
+            process: " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
+        }
+        actors = [process for process, name in named.items() if "ray::_Actor.attempt" in name]
+        if actors:
+            actors[0].kill()
+            marks.touch()
+            return
+        time.sleep(0.02)
+
+
+def test_stages_give_the_same_rows_and_files_though_a_worker_is_killed(tmp_path):
+    here = stages(tmp_path / "here")
+    killer = threading.Thread(target=kill_a_worker_once, args=(tmp_path / "killed",))
+    killer.start()
+    there = stages(tmp_path / "there", "--engine", "ray")
+    killer.join()
+    assert (tmp_path / "killed").exists()
+    assert len(here) > 6
+    assert there == here
+
+
+def test_leaving_early_leaves_no_worker(ray):
+    from videogpa.engines.local import map_rows
+
+    outcomes = map_rows(MAKE_WORKER, list(range(50)), workers=TWO, description="test")
+    next(outcomes)
+    outcomes.close()
+    available = ray.available_resources
+    for _ in range(100):
+        if available().get("CPU") == 2:
+            break
+        time.sleep(0.1)
+    assert available().get("CPU") == 2
