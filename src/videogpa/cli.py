@@ -962,6 +962,8 @@ def study_serve(
     from videogpa.study.server import make_app, read_study
     from videogpa.study.votes import Votes, sqlite_url
 
+    # Votes are stored in threads, which wait for their turn after every statement: 5 ms each time by default.
+    sys.setswitchinterval(0.0005)
     cfg, manifest = read_study(study)
     token = admin_token or secrets.token_urlsafe(16)
     # Held, so that nothing replaces the study while it is shown.

@@ -6,15 +6,19 @@ address, size, header or time stamp tells which arm a video is of.
 
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Body, Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from videogpa.artifact import CONFIG, MANIFEST, hash_file, hash_json, read_manifest, read_rows
 from videogpa.errors import InputError
@@ -39,10 +43,15 @@ OF_VIDEOS = {
     "ETag": '"1"',
     "Last-Modified": "Thu, 01 Jan 1970 00:00:00 GMT",
 }
+WHOLE_VIDEOS = {**OF_VIDEOS, "Accept-Ranges": "bytes"}
 LONGEST = 24 * 3600.0
 """Seconds for one screen that are believed."""
 LARGEST = 64 * 1024
 """Bytes of a request's body."""
+KEPT_BYTES = 256 << 20
+"""Of videos, in memory: every rater asks for the same ones."""
+REMEMBERED = 10_000
+"""Raters whose screens are kept."""
 
 
 class Answer(BaseModel):
@@ -56,10 +65,38 @@ class Answer(BaseModel):
     seconds: FiniteFloat = Field(ge=0, le=LONGEST)
 
 
+class _Guard:
+    """Bounds what is sent, and adds headers to every answer."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                # The pages' own files may be kept, and asked about every time.
+                own = scope["path"].startswith("/static/")
+                headers.setdefault("Cache-Control", "no-cache" if own else "no-store")
+            await send(message)
+
+        length = Headers(scope=scope).get("content-length", "")
+        app = self.app
+        if scope["method"] == "POST" and not (length.isdecimal() and int(length) <= LARGEST):
+            app = JSONResponse({"detail": f"an answer has up to {LARGEST} bytes and says how many"}, 413)
+        await app(scope, receive, send_guarded)
+
+
 def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> FastAPI:
     """The application. `votes` must be those of this study."""
     items = read_rows(study, StudyItem)
     app = FastAPI(title=cfg.title, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(_Guard)
     app.mount("/static", StaticFiles(directory=PAGES), name="static")
 
     @app.exception_handler(RequestValidationError)
@@ -68,21 +105,8 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
         told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         return JSONResponse({"detail": told}, 422)
 
-    @app.middleware("http")
-    async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        length = request.headers.get("content-length", "")
-        if request.method == "POST" and not (length.isdecimal() and int(length) <= LARGEST):
-            return JSONResponse({"detail": f"an answer has up to {LARGEST} bytes and says how many"}, 413)
-        response = await call(request)
-        response.headers.update(HEADERS)
-        if "cache-control" not in response.headers:
-            # The pages' own files may be kept, and asked about every time.
-            own = request.url.path.startswith("/static/")
-            response.headers["Cache-Control"] = "no-cache" if own else "no-store"
-        return response
-
-    def rater(token: str) -> Rater:
-        known = votes.rater(token)
+    async def rater(token: str) -> Rater:
+        known = votes.remembered(token) or await run_in_threadpool(votes.rater, token)
         if known is None:
             raise HTTPException(404, "nobody has this link")
         return known
@@ -94,6 +118,11 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
 
     Known = Annotated[Rater, Depends(rater)]
 
+    @lru_cache(maxsize=max(1, KEPT_BYTES // _largest(study, items)))
+    def content(file: Path) -> bytes:
+        return file.read_bytes()
+
+    @lru_cache(maxsize=REMEMBERED)
     def screens(known: Rater) -> list[Showing]:
         return schedule(cfg, items, known.number - 1)
 
@@ -119,11 +148,11 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
         return FileResponse(PAGES / "rate.html")
 
     @app.get("/api/r/{token}")
-    def state(known: Known) -> dict[str, Any]:
-        return _state(cfg, screens(known), votes.answered(known))
+    def state(known: Known) -> JSONResponse:
+        return JSONResponse(_state(cfg, screens(known), votes.answered(known)))
 
     @app.post("/api/r/{token}/votes")
-    def vote(known: Known, answer: Annotated[Answer, Body()]) -> dict[str, Any]:
+    def vote(known: Known, answer: Annotated[Answer, Body()]) -> JSONResponse:
         shown = screens(known)
         _require_fitting(cfg, shown, answer)
         showing = shown[answer.position]
@@ -139,19 +168,29 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
             received=now(),
         )
         try:
-            votes.record(given, last=answer.position == len(shown) - 1)
+            new = votes.record(given, last=answer.position == len(shown) - 1)
         except OutOfTurn as refused:
             raise HTTPException(409, str(refused)) from refused
-        return _state(cfg, shown, votes.answered(known))
+        position = answer.position + 1 if new else votes.answered(known)
+        return JSONResponse(_state(cfg, shown, position))
 
     @app.get("/r/{token}/{position}/{side}.mp4")
-    def video(known: Known, position: int, side: Literal["left", "right"]) -> FileResponse:
-        shown = screens(known)
+    async def video(
+        known: Known,
+        position: int,
+        side: Literal["left", "right"],
+        part: Annotated[str | None, Header(alias="range")] = None,
+    ) -> Response:
+        shown, answered = screens(known), votes.answered_at_least(known)
         # The next one, too: the page loads it ahead.
-        if not 0 <= position <= min(votes.answered(known) + 1, len(shown) - 1):
+        if position > answered + 1:
+            answered = await run_in_threadpool(votes.answered, known)
+        if not 0 <= position <= min(answered + 1, len(shown) - 1):
             raise HTTPException(404, "this screen is not to be seen yet")
-        name = shown[position].videos[side == "right"]
-        return FileResponse(study / name, media_type="video/mp4", headers=OF_VIDEOS)
+        file = study / shown[position].videos[side == "right"]
+        if part is not None:
+            return FileResponse(file, media_type="video/mp4", headers=OF_VIDEOS)
+        return Response(content(file), media_type="video/mp4", headers=WHOLE_VIDEOS)
 
     @app.get("/admin")
     def admin_page() -> FileResponse:
@@ -181,6 +220,10 @@ def read_study(study: Path) -> tuple[StudyConfig, str]:
             f"{study / CONFIG} was changed after the study was made: its rules are not those stated before"
         )
     return cfg, hash_file(study / MANIFEST)
+
+
+def _largest(study: Path, items: Sequence[StudyItem]) -> int:
+    return max((study / name).stat().st_size for item in items for name in item.videos)
 
 
 def _full(cfg: StudyConfig, votes: Votes) -> bool:

@@ -3,10 +3,11 @@
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import (
@@ -22,8 +23,10 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    insert,
     inspect,
     select,
+    update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -111,6 +114,10 @@ class Votes:
 
     def __init__(self, url: str | URL, manifest: str, *, existing: bool = False):
         self.engine = _engine(url)
+        # SQLite lets one write at a time; whoever waits for it there sleeps, and not in turn.
+        self._turn = Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
+        self._raters: dict[str, Rater] = {}
+        self._answered: dict[int, int] = {}
         try:
             if existing:
                 self._require_tables()
@@ -135,14 +142,29 @@ class Votes:
 
     def rater(self, token: str) -> Rater | None:
         """Whose link it is; None if nobody's."""
-        with Session(self.engine) as session:
-            row = session.scalar(select(RaterRow).where(RaterRow.token_sha256 == _hash(token)))
-            return None if row is None else Rater(number=row.number, name=row.name)
+        digest = _hash(token)
+        if digest not in self._raters:
+            with Session(self.engine) as session:
+                row = session.scalar(select(RaterRow).where(RaterRow.token_sha256 == digest))
+            if row is None:
+                return None
+            self._raters[digest] = Rater(number=row.number, name=row.name)
+        return self._raters[digest]
+
+    def remembered(self, token: str) -> Rater | None:
+        """Whose link it is, where that was asked before: without the database."""
+        return self._raters.get(_hash(token))
 
     def answered(self, rater: Rater) -> int:
         """How many screens the rater has done: the position of the next one."""
         with Session(self.engine) as session:
-            return _answered(session, rater.number)
+            found = _answered(session, rater.number)
+        self._answered[rater.number] = found
+        return found
+
+    def answered_at_least(self, rater: Rater) -> int:
+        """How many screens the rater had done when that was last asked: without the database."""
+        return self._answered.get(rater.number, 0)
 
     def finished(self) -> int:
         """How many raters are through."""
@@ -157,21 +179,22 @@ class Votes:
         """
         try:
             with self._writing() as session:
-                if _same(session, vote):
-                    return False
-                if vote.position != _answered(session, vote.rater.number):
+                number = vote.rater.number
+                if vote.position != _answered(session, number):
+                    if _same(session, vote):
+                        return False
                     raise OutOfTurn(f"screen {vote.position} is not the next one")
-                session.add(_row(vote))
+                session.execute(insert(VoteRow).values(_columns(vote)))
                 if last:
-                    session.flush()
-                    rater = session.get_one(RaterRow, vote.rater.number)
-                    rater.finished = vote.received
+                    finished = update(RaterRow).where(RaterRow.number == number)
+                    session.execute(finished.values(finished=vote.received))
         except IntegrityError:
             # Another request was faster: the first answer counts.
             with Session(self.engine) as session:
                 if not _same(session, vote):
                     raise
             return False
+        self._answered[vote.rater.number] = vote.position + 1
         return True
 
     def all(self) -> list[Vote]:
@@ -217,7 +240,8 @@ class Votes:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        with Session(self.engine.execution_options(writes=True)) as session, session.begin():
+        writing = self.engine.execution_options(writes=True)
+        with self._turn, Session(writing) as session, session.begin():
             yield session
 
 
@@ -276,18 +300,18 @@ def _same(session: Session, vote: Vote) -> bool:
     return True
 
 
-def _row(vote: Vote) -> VoteRow:
-    return VoteRow(
-        rater=vote.rater.number,
-        position=vote.position,
-        item=vote.item,
-        left=vote.left,
-        again=vote.again,
-        answers=dict(vote.answers),
-        tags=list(vote.tags),
-        seconds=vote.seconds,
-        received=vote.received,
-    )
+def _columns(vote: Vote) -> dict[str, Any]:
+    return {
+        "rater": vote.rater.number,
+        "position": vote.position,
+        "item": vote.item,
+        "left": vote.left,
+        "again": vote.again,
+        "answers": dict(vote.answers),
+        "tags": list(vote.tags),
+        "seconds": vote.seconds,
+        "received": vote.received,
+    }
 
 
 def _vote(row: VoteRow, name: str) -> Vote:
