@@ -49,7 +49,7 @@ class Part:
 
 
 PARTS = {
-    **{f"prompts_{count}": Part(prompts=count) for count in (8, 24, 80, PROMPTS, SEEDS * PROMPTS)},
+    **{f"prompts_{count}": Part(prompts=count) for count in (8, 24, 64, PROMPTS, SEEDS * PROMPTS)},
     **{f"candidates_{c}": Part(prompts=PROMPTS * CANDIDATES // c, candidates=c) for c in (2, 3)},
     "best_worst": Part(pairing={"pairs_per_prompt": 1}),
     "all_pairs": Part(pairing={"pairs_per_prompt": 15}),
