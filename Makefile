@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
-.PHONY: demo test packages docs lint format clean
+.PHONY: demo test packages docs release lint format clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -21,6 +21,11 @@ test: lint
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Builds the wheel twice, tries it in an empty environment, and says what it is made of (docs/releasing.md).
+release: $(READY)
+	$(BIN)/python -m pip install -qq -c constraints.txt -e '.[release]'
+	$(BIN)/python release/make.py
 
 # What the tests of the study want beside Python, on Debian and as root; without it they are skipped.
 packages:
