@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from videogpa.artifact import CONFIG, write_json_atomic
 from videogpa.dpo.config import TrainConfig
-from videogpa.engines.local import map_rows, preload
+from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.stages import doctor, error_maps, evaluate, pair, prompts, report, sample, score, train
 from videogpa.stages.evaluate import BASE, Arm, EvaluateConfig
@@ -76,9 +76,6 @@ def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: int, overwrite: 
     for scoring in (cfg.score, cfg.evaluate.score):
         score.check_needed(scoring)
     leading = leading_arm(cfg, rounds) if rounds > 1 else None
-    # Every stage starts workers of its own; what they need is imported once.
-    family = cfg.sample.family if "." in cfg.sample.family else f"videogpa.families.{cfg.sample.family}"
-    preload(family, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
     if overwrite and (out / "candidates" / CONFIG).exists():
         # What is about what will be replaced must not pass for being about what comes.
         for stale in (ROUNDS, EVALUATION, REPORT):

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa.artifact import open_artifact, read_rows
-from videogpa.engines.local import map_rows
+from videogpa.engines.local import map_rows, preload
 from videogpa.errors import RowFailed
 from videogpa.families.variants import require_licensed
 from videogpa.plugin import load
@@ -62,6 +62,9 @@ def candidate_seed(seed: int, prompt_id: str, index: int) -> int:
 
 def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwrite: bool = False) -> Path:
     """Draw all candidates of all prompts; finished ones are kept on a rerun."""
+    # Sampling comes first; this and every later stage start workers of their own, and what they need is imported once.
+    family = cfg.family if "." in cfg.family else f"videogpa.families.{cfg.family}"
+    preload(family, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
     rows = [p for p in read_rows(prompts, Prompt) if p.status == "ok"]
     inputs = {"prompts": prompts, "model": model_folder(cfg.model)}
     if inputs["model"].is_dir():
