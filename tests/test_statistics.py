@@ -75,7 +75,7 @@ def test_wilcoxon_is_the_exact_test_of_signed_ranks():
     assert wilcoxon_p(np.array([3.0])) == 1.0
 
 
-# Each further number with a tie among them doubles the work: 12 take more than half a second.
+# Where there are ties, each further number doubles the work: twelve take more than half a second.
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=7).map(np.array))
 def test_wilcoxon_does_not_mind_which_side_is_which(differences):
     p = wilcoxon_p(differences)
