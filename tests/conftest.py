@@ -35,7 +35,7 @@ def pytest_collectstart() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs take longest: they start first, so that the others fill the time beside them."""
-    items.sort(key=lambda item: item.path.name != "test_run.py")
+    items.sort(key=lambda item: item.path.name not in ("test_run.py", "test_examples.py"))
 
 
 @pytest.fixture(scope="session")

@@ -179,10 +179,11 @@ def test_geometry_models_are_listed_with_their_terms(videogpa, monkeypatch):
 def test_options_and_consents_reach_the_scores(videogpa, clips, tmp_path):
     code, _, err = videogpa(
         "score", clips / "good.mkv", "--geometry", "embedded", "--geometry-option", "field_of_view_degrees=50",
-        "--accept-license", "unknown", "--json", tmp_path / "s.json", "--workers", 1,
+        "--accept-license", "unknown", "--metric", "motion", "--json", tmp_path / "s.json", "--workers", 1,
     )  # fmt: skip
     assert code == 0, err
-    videogpa("score", clips / "good.mkv", "--geometry", "embedded", "--json", tmp_path / "p.json")
+    plain = ("--geometry", "embedded", "--metric", "motion", "--json", tmp_path / "p.json", "--workers", 1)
+    assert videogpa("score", clips / "good.mkv", *plain)[0] == 0
     protocols = [json.loads((tmp_path / name).read_text())["protocol"] for name in ("s.json", "p.json")]
     assert protocols[0] != protocols[1]
 
@@ -190,7 +191,7 @@ def test_options_and_consents_reach_the_scores(videogpa, clips, tmp_path):
 def test_best_of_keeps_the_most_consistent(videogpa, tmp_path):
     code, _, _ = videogpa(
         "sample", "--prompt", "a room with a box; the camera trucks left steadily", "--best-of", 3,
-        "--steps", 2, "--out", tmp_path / "o", "--workers", 1,
+        "--steps", 2, "--frames", 5, "--out", tmp_path / "o", "--workers", 1,
     )  # fmt: skip
     assert code in (0, 3)
     scores = [json.loads(line) for line in (tmp_path / "o/scores/rows.jsonl").read_text().splitlines()]
@@ -252,12 +253,12 @@ def test_a_published_recipe_asks_for_its_model(videogpa, tmp_path):
 
 
 def test_an_evaluation_of_best_of_and_a_lora(videogpa, tmp_path):
-    code, _, err = videogpa("prompts", "world", "--count", 2, "--out", tmp_path / "prompts")
+    code, _, err = videogpa("prompts", "world", "--count", 1, "--out", tmp_path / "prompts")
     assert code == 0, err
     arguments = (
         "evaluate", tmp_path / "prompts", "--out", tmp_path / "o", "--lora", "half=embedded@0.5", "--best-of", 2,
         "--best-by", "consistency", "--compare", "base_best_of_2:base", "--compare", "half:base_best_of_2",
-        "--primary", "oracle_flow_bias2", "--seeds", 2, "--steps", 1, "--workers", 1,
+        "--primary", "oracle_flow_bias2", "--seeds", 2, "--steps", 1, "--frames", 5, "--workers", 1,
     )  # fmt: skip
     code, out, err = videogpa(*arguments)
     assert code in (0, 3), err

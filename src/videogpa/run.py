@@ -77,7 +77,6 @@ def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: Workers, overwri
     for scoring in (cfg.score, cfg.evaluate.score):
         score.check_needed(scoring)
     leading = leading_arm(cfg, rounds) if rounds > 1 else None
-    sample.preload_workers(cfg.sample.family)
     if overwrite and (out / "candidates" / CONFIG).exists():
         # What is about what will be replaced must not pass for being about what comes.
         for stale in (ROUNDS, EVALUATION, REPORT):

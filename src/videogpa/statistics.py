@@ -60,7 +60,8 @@ def wins(gains: PerCluster) -> PerCluster:
 def wilcoxon_p(differences: PerCluster) -> float:
     """Two-sided p that differences of clusters are symmetric about 0; 1 where all are 0.
 
-    Exact for up to 50 differences without ties and zeros, else by the normal approximation; zeros are dropped.
+    Exact for up to 50 differences, with ties or zeros for up to 13, else by the normal approximation; zeros are
+    dropped.
 
     Source: Wilcoxon, Individual comparisons by ranking methods, 1945.
     """

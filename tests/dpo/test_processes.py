@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import multiprocessing
 
 from tests.stages.test_train import CFG, PROMPTS, pair, write_candidates, write_lora, write_pairs
+from videogpa.engines.local import preload
 from videogpa.stages.train import run
 
 WEIGHTS = Path("lora/pytorch_lora_weights.safetensors")
@@ -51,7 +52,10 @@ def trained(tmp_path_factory, ti2v_folder):
     (root / "two").mkdir()
     port = 20_000 + os.getpid() % 20_000
     earlier = write_lora(root / "earlier", ti2v_folder, 5)
-    multiprocessing.spawn(train_in, (port, inputs, earlier, root / "two"), nprocs=2)
+    # Both are forked from one process that has imported everything, unless it started before.
+    preload("videogpa.families.wan", "videogpa.stages.train")
+    arguments = (port, inputs, earlier, root / "two")
+    multiprocessing.start_processes(train_in, arguments, nprocs=2, start_method="forkserver")
     train_all(inputs, earlier, root / "one")
     return root
 

@@ -122,7 +122,7 @@ def test_samples_become_a_lora(arm, tmp_path):
             pairs.append(PreferencePair(id=row, prompt_id=row, margin=1.0, **sides))
         pairs.finish(["a", "b"])
     cfg = TrainConfig(
-        family=name, rank=2, steps=3, batch_pairs=2, held_out_fraction=0, learning_rate=1e-2,
+        family=name, rank=2, steps=2, batch_pairs=2, held_out_fraction=0, learning_rate=1e-2,
         stop_at_chosen_rise=None, accepted_licenses=accepted,
     )  # fmt: skip
     trained = train.run(cfg, tmp_path / "pairs", candidates, family.folder, tmp_path / "lora")

@@ -74,7 +74,7 @@ def test_a_recipe_runs_from_prompts_to_report(tmp_path, name):
         row = f'{{"text": "{TEXT}"{image}}}'
         (tmp_path / file).write_text(f"[{row}, {row}]")
     cfg = of(name, tmp_path, model=str(model), geometry="embedded")
-    small = {"frames": 9, "height": 32, "width": 32, "steps": 2, "candidates": 3, "dtype": "float32"}
+    small = {"frames": 9, "height": 32, "width": 32, "steps": 2, "candidates": 2, "dtype": "float32"}
     quick = {
         "rank": 2, "steps": 2, "batch_pairs": 2, "warmup_steps": 0, "evaluate_every": 1, "held_out_fraction": 0.0,
         "stop_at_chosen_rise": None,

@@ -29,7 +29,7 @@ from videogpa.world.render import Render, render
 from videogpa.world.scene import scene_from_spec
 from videogpa.world.truth import exact_geometry
 
-FRAMES, SIZE = 5, 32
+FRAMES, SIZE = 4, 32
 JITTER = {"base": 1.0, "dpo": 0.7, "dpo_random": 1.08}
 
 

@@ -80,7 +80,7 @@ def test_samples_need_their_prompts(tmp_path):
 
 
 def test_an_unreadable_sample_fails_its_prompt_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(fidelity, "cases", few_cases)
+    monkeypatch.setattr(fidelity, "cases", lambda scene: [Case(scene, "clean", "clean", 0)])
     monkeypatch.setattr(fidelity, "GLOSS", (50,))
     prompts = run_world(WorldPrompts(count=2), tmp_path / "prompts")
     rows = read_rows(prompts, Prompt)
@@ -95,9 +95,9 @@ def test_an_unreadable_sample_fails_its_prompt_and_nothing_else(tmp_path, monkey
                 artifact.append(Candidate(id=name, prompt_id=prompt.id, seed=seed, video=f"{name}.mkv"))
         (samples / f"{rows[0].id}-2.mkv").write_bytes(b"no video")
         artifact.finish([f"{p.id}-{seed}" for p in rows for seed in range(4)])
-    out = fidelity.run(
-        CFG.model_copy(update={"scenes": 1}), tmp_path / "out", samples=samples, prompts=prompts
-    )
+    quick = CFG.score.model_copy(update={"metrics": ("motion", "sharpness", "oracle_psnr")})
+    cfg = CFG.model_copy(update={"scenes": 1, "score": quick})
+    out = fidelity.run(cfg, tmp_path / "out", samples=samples, prompts=prompts)
     measured = read_rows(out, FidelityRow)
     (failed,) = [r for r in measured if r.status == "failed"]
     assert failed.prompt_id == rows[0].id

@@ -80,7 +80,7 @@ def test_candidates_that_share_noise_differ_less(model, world, whole, tmp_path):
         latents = [load_tensors(folder / row.latents)["latents"] for row in rows]
         return float(sum((a - b).square().mean() for a, b in zip(latents[::2], latents[1::2], strict=True)))
 
-    alike = sample.run(config(model, shared_noise=0.9), world, tmp_path / "alike", workers=2)
+    alike = sample.run(config(model, shared_noise=0.9), world, tmp_path / "alike")
     assert 0 < apart(alike) < 0.5 * apart(whole)
 
 

@@ -51,7 +51,8 @@ def scored(candidates, tmp_path_factory):
 
 def test_truth_scores_as_truth(candidates, tmp_path):
     world, drawn = candidates
-    out = score.run(CFG, drawn, tmp_path / "s", prompts=world)
+    names = ("consistency", "oracle_psnr", "oracle_ssim", "oracle_flow_epe")
+    out = score.run(CFG.model_copy(update={"metrics": names}), drawn, tmp_path / "s", prompts=world)
     good = [s for s in read_rows(out, Score) if s.status == "ok"]
     assert len(good) == 2
     for row in good:

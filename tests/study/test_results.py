@@ -8,6 +8,7 @@ from tests.study.test_analysis import rated
 from videogpa.artifact import open_artifact, read_rows, write_json_atomic
 from videogpa.cli import app
 from videogpa.errors import InputError
+from videogpa.study import analysis
 from videogpa.study.results import write_results
 from videogpa.study.server import read_study
 from videogpa.study.votes import Votes, sqlite_url
@@ -19,7 +20,8 @@ def votes(items):
     return rated(CFG, items, 12, lambda item: 0.8, tags=["blurry"])
 
 
-def test_results_are_a_page_and_tables(study, votes, evaluation, tmp_path):
+def test_results_are_a_page_and_tables(study, votes, evaluation, tmp_path, monkeypatch):
+    monkeypatch.setattr(analysis, "RANKING_RESAMPLES", 25)
     out = write_results(study, CFG, votes, tmp_path / "out", evaluation=evaluation[0])
     told = json.loads((out / "results.json").read_bytes())
     with (out / "votes.csv").open() as file:

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
-from peft import LoraConfig, get_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -20,6 +17,8 @@ from videogpa.families.base import VideoFamily, save_tensors
 
 ADAPTER, EARLIER = "default", "earlier"
 """The LoRA that is trained or drawn with, and one that policy and reference carry as a part of their frozen base."""
+# As diffusers has them; importing it takes seconds that commands without a model can do without.
+LORA_WEIGHT_NAME_SAFE, LORA_ADAPTER_METADATA_KEY = "pytorch_lora_weights.safetensors", "lora_adapter_metadata"
 LORA_FILES = (LORA_WEIGHT_NAME_SAFE, "pytorch_lora_weights_2.safetensors")
 """One for each expert: the plain pipeline loads the second with `load_into_transformer_2=True`."""
 PREFIX = "transformer."
@@ -48,6 +47,8 @@ def add_lora(family: VideoFamily, rank: int, alpha: float, seed: int) -> list[nn
 
     A fresh LoRA changes nothing: B is zero (Hu et al. 2021, arXiv 2106.09685, section 4.1).
     """
+    from peft import LoraConfig
+
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(family.lora_targets))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Beside an earlier LoRA there are two on purpose.
@@ -72,6 +73,8 @@ def lora_parameters(family: VideoFamily) -> dict[str, nn.Parameter]:
 
 def switch(transformer: Any, *on: str) -> None:
     """Turn exactly these adapters on, as far as there are such; an earlier one never learns."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     there = [name for name in on if name in transformer.peft_config]
     for module in transformer.modules():
         if isinstance(module, BaseTunerLayer):
@@ -98,6 +101,8 @@ def save_lora(family: VideoFamily, folder: Path, name: str = LORA_WEIGHT_NAME_SA
     Equal weights give equal bytes. The metadata carries the adapter's configuration: without it diffusers
     takes alpha = rank.
     """
+    from peft import get_peft_model_state_dict
+
     transformer = family.transformer
     weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
     return write_lora(folder / name, weights, transformer.peft_config[ADAPTER].to_dict())
@@ -162,6 +167,8 @@ def _put(
 
 def remove_lora(family: VideoFamily) -> None:
     """Back to the base model."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     for transformer in getattr(family, "transformers", {"transformer": family.transformer}).values():
         if any(isinstance(module, BaseTunerLayer) for module in transformer.modules()):
             transformer.unload_lora()
@@ -192,6 +199,8 @@ def read_peft(folder: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     Raises:
         ValueError: another kind of adapter, or one that changes the base model, too.
     """
+    from peft import LoraConfig
+
     config = LoraConfig.from_pretrained(folder)
     if not isinstance(config, LoraConfig) or config.use_dora:
         raise ValueError(f"{PEFT_CONFIG} describes another kind of adapter than LoRA")
@@ -260,6 +269,8 @@ def expert_file(source: Path, number: int, experts: int) -> Path | None:
 
 def _require_fit(transformer: nn.Module, weights: dict[str, Tensor], file: Path) -> None:
     """Every matrix must belong to a module of its size; diffusers itself only warns about strangers."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     if not weights:
         raise InputError(f"the LoRA {file} is empty")
     modules = dict(transformer.named_modules())

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from jaxtyping import Float
-from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,6 +24,7 @@ from torch import Tensor
 from videogpa.artifact import atomic_path, write_json_atomic
 from videogpa.dpo.lora import (
     AUTHORS_WAN,
+    LORA_ADAPTER_METADATA_KEY,
     LORA_FILES,
     PEFT_CONFIG,
     PEFT_PREFIX,
@@ -62,6 +61,8 @@ class Lora:
 
     def scale(self, module: str) -> float:
         """What B A is multiplied by: alpha / rank, or alpha / sqrt(rank) of a rank-stabilised LoRA."""
+        from peft.utils.other import get_pattern_key
+
         alphas = self.config.get("alpha_pattern") or {}
         alpha = alphas.get(get_pattern_key(list(alphas), module), self.config["lora_alpha"])
         rank = len(self.weights[module + DOWN])

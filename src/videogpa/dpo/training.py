@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers.optimization import get_scheduler
 from torch import Tensor, nn
 
 from videogpa.artifact import hash_json, write_json_atomic
@@ -283,6 +282,8 @@ def _reason_to_stop(training: Training, chosen_rise: float) -> str | None:
 
 
 def _optimizer(cfg: TrainConfig, lora: dict[str, nn.Parameter]) -> tuple[Any, Any]:
+    from diffusers.optimization import get_scheduler
+
     optimizer = optimizer_class(cfg.optimizer)(
         lora.values(), lr=cfg.learning_rate, weight_decay=cfg.weight_decay
     )

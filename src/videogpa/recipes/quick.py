@@ -7,13 +7,13 @@ from videogpa.stages.prompts import WorldPrompts
 
 
 def recipe() -> RunConfig:
-    """Five prompts of three candidates, two sampler steps, six training steps."""
+    """Five prompts of three candidates of five frames, two sampler steps, six training steps."""
     full = embedded.recipe()
     return full.model_copy(
         update={
             "train_prompts": WorldPrompts(split="train", count=5),
             "held_out_prompts": WorldPrompts(split="held_out", count=2),
-            "sample": full.sample.model_copy(update={"candidates": 3, "steps": 2}),
+            "sample": full.sample.model_copy(update={"candidates": 3, "steps": 2, "frames": 5}),
             "pair": PairConfig(),
             "trainings": {
                 arm: training.model_copy(
@@ -28,7 +28,11 @@ def recipe() -> RunConfig:
                 for arm, training in full.trainings.items()
             },
             "evaluate": full.evaluate.model_copy(
-                update={"sample": full.evaluate.sample.model_copy(update={"candidates": 2, "steps": 2})}
+                update={
+                    "sample": full.evaluate.sample.model_copy(
+                        update={"candidates": 2, "steps": 2, "frames": 5}
+                    )
+                }
             ),
         }
     )

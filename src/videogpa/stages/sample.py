@@ -73,7 +73,7 @@ def run(
     shard: Shard | None = None,
 ) -> Path:
     """Draw all candidates of all prompts, or of a part of them; finished ones are kept on a rerun."""
-    preload_workers(cfg.family)
+    _preload(cfg.family)
     rows = [p for p in read_rows(prompts, Prompt) if p.status == "ok"]
     inputs = {"prompts": prompts, "model": model_folder(cfg.model)}
     if inputs["model"].is_dir():
@@ -114,8 +114,8 @@ def run(
     return out
 
 
-def preload_workers(family: str) -> None:
-    """Import once what the workers of sampling and scoring need; every stage starts workers of its own."""
+def _preload(family: str) -> None:
+    # Sampling comes first; this and every later stage start workers of their own, and what they need is imported once.
     module = family if "." in family else f"videogpa.families.{family}"
     preload(module, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
 

@@ -57,7 +57,7 @@ def render_clips(
     seeds = range(first_seed, first_seed + count, CHUNK)
     todo = [s for s in seeds if not (folder / f"{s:08d}.json").exists()]
     job = partial(_render_chunk, folder, frames, size, faulty_share)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
         for _ in track(pool.map(job, todo), total=len(todo), description="rendering clips"):
             pass
 
