@@ -20,6 +20,7 @@ PAGES = (HOME.parent / "README.md", HOME.parent / "docs" / "results.md")
 DEMO = "embedded_demo_cpu2_2026-11-24.json"
 REWARD = "reward_held_out_cpu2_2026-11-24/metrics.csv"
 PRIMARY = "primary_oracle_faulty_corpus_cpu2_2026-11-24.csv"
+PAIRS = "data_efficiency_cpu2_2026-11-27.csv"
 GAIN = "embedded_gain_cpu2_2026-11-27.csv"
 TEN_TO_MINUS_FIVE = 1e5
 Table = Sequence[Sequence[str]]
@@ -149,6 +150,38 @@ def gain(scenes: str, metrics: Mapping[str, str], pairs: Sequence[tuple[str, str
     return [("", *metrics.values(), "won, by training seed"), *body]
 
 
+def efficiency() -> Table:
+    """Against the base: pairs, the primary's gain as a share of that of 240 prompts, and what the gain's table has."""
+    rows = {(row["arm"], row["metric"], row["seed"]): row for row in _csv(PAIRS) if row["against"] == "base"}
+    metrics = {name: label for name, label in BY_TRUTH.items() if (WHOLE, name, "all") in rows}
+    first = next(iter(metrics))
+    seeds = sorted({seed for *_, seed in rows if seed != "all"})
+    whole = float(rows[WHOLE, first, "all"]["difference"])
+    body = []
+    for arm, label in PARTS.items():
+        if (arm, first, "all") in rows:
+            overall = rows[arm, first, "all"]
+            by_seed = " ".join(fixed(float(rows[arm, first, seed]["won"]), 2) for seed in seeds)
+            share = fixed(float(overall["difference"]) / whole, 2)
+            cells = [_gained(rows[arm, name, "all"]) for name in metrics]
+            body.append((label, overall["pairs"], share, *cells, by_seed))
+    return [("", "pairs", "share of the gain", *metrics.values(), "won, by training seed"), *body]
+
+
+WHOLE = "prompts_240"
+PARTS = {
+    "prompts_8": "8 prompts × 6 candidates",
+    "prompts_24": "24 × 6",
+    "prompts_64": "64 × 6",
+    WHOLE: "**240 × 6**",
+    "prompts_720": "720 × 6",
+    "candidates_2": "720 × 2",
+    "candidates_3": "480 × 3",
+    "best_worst": "240 × 6, the best against the worst",
+    "all_pairs": "240 × 6, all pairs",
+    "any_motion": "240 × 6, whatever moves",
+    "margin_weighted": "240 × 6, weighted by margin",
+}
 LABELS = {
     "base": "base",
     "ours": "**ours**",
@@ -240,6 +273,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "demo": demo,
     "reward": reward,
     "primary": primary,
+    "efficiency": efficiency,
     "gain": partial(gain, "static", BY_TRUTH, AGAINST_BASE),
     "gain_against": partial(gain, "static", BY_TRUTH, AGAINST_OURS),
     "gain_moving": partial(gain, "dynamic", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
