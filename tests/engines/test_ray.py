@@ -93,29 +93,24 @@ def test_more_workers_than_the_cluster_has_room_for_share_the_work():
     assert len(run(list(range(6)), RayWorkers(count=5))) == 6
 
 
-def stages(home: Path, *engine: str) -> dict[str, bytes]:
-    """Sampled, scored, encoded and evaluated on the command line; the manifests, which have the hashes of all files."""
-    asked = home / "prompts"
+def on_the_command_line(home: Path, *engine: str, everything: bool = False) -> dict[str, bytes]:
+    """Stages of three prompts; the manifests, which have the hashes of all files."""
+
+    def stage(*arguments: str | Path) -> None:
+        app([*map(str, arguments), "--workers", "2", *engine], standalone_mode=False)
+
+    asked, sampled, evaluated = home / "prompts", home / "sampled", home / "evaluated"
     app(
         ["prompts", "world", "--split", "held_out", "--count", "3", "--out", str(asked)],
         standalone_mode=False,
     )
-    drawing = ["--steps", "2", "--workers", "2", *engine]
-    sampled, evaluated = home / "sampled", home / "evaluated"
-    app(
-        ["sample", "--prompts", str(asked), "--candidates", "2", "--out", str(sampled), *drawing],
-        standalone_mode=False,
-    )
-    app(
-        ["evaluate", str(asked), "--best-of", "2", "--seeds", "1", "--out", str(evaluated), *drawing],
-        standalone_mode=False,
-    )
-    # Without latents, as videos from elsewhere are.
-    bare = str(evaluated / "samples" / "base")
-    app(
-        ["encode", bare, str(asked), "--out", str(home / "encoded"), "--workers", "2", *engine],
-        standalone_mode=False,
-    )
+    stage("sample", "--prompts", asked, "--candidates", "2", "--steps", "2", "--out", sampled)
+    stage("score-candidates", sampled / "candidates", "--metric", "motion", "--out", home / "scores")
+    if everything:
+        drawing = ("--best-of", "2", "--seeds", "1", "--steps", "2")
+        stage("evaluate", asked, *drawing, "--out", evaluated)
+        # Without latents, as videos from elsewhere are.
+        stage("encode", evaluated / "samples" / "base", asked, "--out", home / "encoded")
     return {
         path.relative_to(home).as_posix(): path.read_bytes() for path in sorted(home.rglob("manifest.json"))
     }
@@ -136,14 +131,21 @@ def kill_a_worker_once(marks: Path) -> None:
 
 
 def test_stages_give_the_same_rows_and_files_though_a_worker_is_killed(tmp_path):
-    here = stages(tmp_path / "here")
+    here = on_the_command_line(tmp_path / "here")
     killer = threading.Thread(target=kill_a_worker_once, args=(tmp_path / "killed",))
     killer.start()
-    there = stages(tmp_path / "there", "--engine", "ray")
+    there = on_the_command_line(tmp_path / "there", "--engine", "ray")
     killer.join()
     assert (tmp_path / "killed").exists()
-    assert len(here) > 6
+    assert len(here) == 3
     assert there == here
+
+
+@pytest.mark.slow
+def test_evaluations_and_latents_are_the_same_too(tmp_path):
+    here = on_the_command_line(tmp_path / "here", everything=True)
+    assert len(here) > 9
+    assert on_the_command_line(tmp_path / "there", "--engine", "ray", everything=True) == here
 
 
 def test_leaving_early_leaves_no_worker(ray):
