@@ -64,7 +64,7 @@ def run(cfg: SampleConfig, prompts: Path, out: Path, *, workers: int = 1, overwr
     """Draw all candidates of all prompts; finished ones are kept on a rerun."""
     # Sampling comes first; this and every later stage start workers of their own, and what they need is imported once.
     family = cfg.family if "." in cfg.family else f"videogpa.families.{cfg.family}"
-    preload(family, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
+    preload(family, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "kornia", "peft")
     rows = [p for p in read_rows(prompts, Prompt) if p.status == "ok"]
     inputs = {"prompts": prompts, "model": model_folder(cfg.model)}
     if inputs["model"].is_dir():
