@@ -16,5 +16,5 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     printed = "".join(
         o.text for cell in done.cells for o in cell.get("outputs", []) if o.output_type == "stream"
     )
-    assert "24 videos of 4 prompts" in printed
+    assert "18 videos of 3 prompts" in printed
     assert "oracle_gradient_bias2" in printed

@@ -80,7 +80,7 @@ def test_samples_need_their_prompts(tmp_path):
 
 
 def test_an_unreadable_sample_fails_its_prompt_and_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(fidelity, "cases", lambda scene: [Case(scene, "clean", "clean", 0)])
+    monkeypatch.setattr(fidelity, "cases", lambda scene: list(few_cases(scene))[:2])
     monkeypatch.setattr(fidelity, "GLOSS", (50,))
     prompts = run_world(WorldPrompts(count=2), tmp_path / "prompts")
     rows = read_rows(prompts, Prompt)

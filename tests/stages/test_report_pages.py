@@ -83,8 +83,9 @@ def test_the_doctor_speaks_on_the_report(page, folder):
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("colors", ["light", "dark"])
-@pytest.mark.parametrize("size", [(1280, 900), (390, 844)], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("size", "colors"), [((1280, 900), "light"), ((390, 844), "dark")], ids=["desktop-light", "phone-dark"]
+)
 def test_no_page_has_a_fault_of_accessibility(browser, folder, name, colors, size):
     context = browser.new_context(color_scheme=colors, viewport={"width": size[0], "height": size[1]})
     page = context.new_page()

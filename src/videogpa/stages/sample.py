@@ -117,7 +117,7 @@ def run(
 def _preload(family: str) -> None:
     # Sampling comes first; this and every later stage start workers of their own, and what they need is imported once.
     module = family if "." in family else f"videogpa.families.{family}"
-    preload(module, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "peft")
+    preload(module, "videogpa.geometry.embedded", "videogpa.metrics.consistency", "kornia", "peft")
 
 
 def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Prompt], list[Candidate]]:
