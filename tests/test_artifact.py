@@ -209,7 +209,7 @@ def test_folders_of_somebody_else_are_left_alone(tmp_path, overwrite):
 
 
 def test_one_writer_at_a_time(tmp_path):
-    with start(tmp_path), pytest.raises(InputError, match="being written by another process"):
+    with start(tmp_path), pytest.raises(InputError, match="held by another process"):
         start(tmp_path)
     with start(tmp_path) as opened:
         assert not opened.complete

@@ -219,7 +219,7 @@ def lock(folder: Path) -> BinaryIO:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise InputError(f"{folder} is being written by another process; wait for it or stop it") from error
+        raise InputError(f"{folder} is held by another process; wait for it or stop it") from error
     return file
 
 

@@ -149,19 +149,12 @@ def score(
         metrics=tuple(metric) if metric else None,
     )
     first = reward_metric(reward)
-    jobs = jobs_for_paths(paths)
+    jobs, computing = jobs_for_paths(paths), _workers(engine, workers, gpus_per_worker)
     if report is None:
-        found = {
-            s.id: s
-            for s in score_videos(
-                cfg, jobs, workers=_workers(engine, workers, gpus_per_worker), pictures=heatmaps
-            )
-        }
+        found = {s.id: s for s in score_videos(cfg, jobs, workers=computing, pictures=heatmaps)}
         scores = [found[job.id] for job in jobs]
     else:
-        scores = score_report.run(
-            cfg, jobs, report, workers=_workers(engine, workers, gpus_per_worker), pictures=heatmaps
-        )
+        scores = score_report.run(cfg, jobs, report, workers=computing, pictures=heatmaps)
     if json_file is not None:
         write_json_atomic(json_file, scores_as_json(cfg, scores))
     columns = (
@@ -293,25 +286,15 @@ def sample(
         seed=seed, frames=frames, height=height, width=width, steps=steps, guidance_scale=guidance_scale,
         dtype=dtype, device=device, shared_noise=shared_noise, accepted_licenses=tuple(accept_license or ()),
     )  # fmt: skip
+    computing = _workers(engine, workers, gpus_per_worker)
     drawn = sample_stage.run(
-        cfg,
-        prompts,
-        out / "candidates",
-        workers=_workers(engine, workers, gpus_per_worker),
-        overwrite=overwrite,
-        shard=_shard(shard),
+        cfg, prompts, out / "candidates", workers=computing, overwrite=overwrite, shard=_shard(shard)
     )
     if best_of is None:
         print(drawn)
         _exit_if_rows_failed(drawn)
         return
-    scored = score_stage.run(
-        score_cfg,
-        drawn,
-        out / "scores",
-        workers=_workers(engine, workers, gpus_per_worker),
-        overwrite=overwrite,
-    )
+    scored = score_stage.run(score_cfg, drawn, out / "scores", workers=computing, overwrite=overwrite)
     best = best_of_stage.run(chosen_by, drawn, scored, out / "best", overwrite=overwrite)
     print(best)
     _exit_if_rows_failed(drawn, scored, best)
@@ -1172,7 +1155,7 @@ def _workers(engine: str, count: int, gpus: float) -> Any:
 
         return RayWorkers(count=count, gpus=gpus)
     if gpus:
-        raise InputError("--gpus-per-worker is for --engine ray; local workers use --device")
+        raise InputError("--gpus-per-worker is for --engine ray")
     return count
 
 

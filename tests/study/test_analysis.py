@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from videogpa.study import analysis
 from videogpa.study.analysis import analyse
 from videogpa.study.plan import Exclusion, Question, StudyConfig, StudyItem
 from videogpa.study.schedule import schedule
@@ -121,9 +120,7 @@ def test_who_does_not_repeat_the_own_answers_does_not_count():
     assert found["repeat_agreement"] == 1
 
 
-def test_three_arms_are_ranked(monkeypatch):
-    # The ends of an interval this wide do not hang on how many resamples they come from.
-    monkeypatch.setattr(analysis, "RANKING_RESAMPLES", 25)
+def test_three_arms_are_ranked():
     items = pairs(("good", "base"), ("bad", "base"), ("good", "bad"))
     chance = {("good", "base"): 0.8, ("bad", "base"): 0.2, ("good", "bad"): 0.94}
     cfg = CFG.model_copy(update={"items": 20})

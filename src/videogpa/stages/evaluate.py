@@ -188,7 +188,7 @@ def read_evaluation(evaluation: Path) -> list[EvalRow]:
     """The rows of a finished evaluation, with what other tools measured among their metrics.
 
     Raises:
-        InputError: none is there, it is not finished, or its tables were changed.
+        InputError: none is there, it is not finished, or as `read_external_scores`.
     """
     rows = read_rows(evaluation, EvalRow)
     outside: dict[tuple[str, str, int], MetricValues] = defaultdict(dict)

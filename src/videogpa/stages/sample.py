@@ -147,8 +147,8 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
     def draw(prompt: Prompt) -> list[Candidate]:
         image = read_image(prompts / prompt.image) if prompt.image else None
         seeds = [candidate_seed(cfg.seed, prompt.id, k) for k in range(cfg.candidates)]
-        common = SharedNoise(cfg.shared_noise, candidate_seed(cfg.seed, prompt.id, COMMON))
-        with common if cfg.shared_noise else nullcontext():
+        common = candidate_seed(cfg.seed, prompt.id, COMMON)
+        with SharedNoise(cfg.shared_noise, common) if cfg.shared_noise else nullcontext():
             samples = family.sample(prompt.text, image, seeds, settings)
         conditioning = f"conditioning/{prompt.id}.safetensors" if cfg.keep_latents else None
         if conditioning:

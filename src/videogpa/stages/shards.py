@@ -10,7 +10,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from videogpa.artifact import CONFIG, LOCK, MANIFEST, ROWS, Artifact, hash_file, read_manifest, read_rows
+from videogpa.artifact import (
+    CONFIG,
+    LOCK,
+    MANIFEST,
+    ROWS,
+    Artifact,
+    copy_atomic,
+    hash_file,
+    read_manifest,
+    read_rows,
+)
 from videogpa.errors import InputError
 
 Job = TypeVar("Job")
@@ -31,9 +41,6 @@ class Shard(BaseModel):
         if self.number is not None and self.number > self.of:
             raise ValueError(f"there is no part {self.number} of {self.of}")
         return self
-
-    def __str__(self) -> str:
-        return f"{MERGE if self.number is None else self.number}/{self.of}"
 
     @property
     def merges(self) -> bool:
@@ -91,11 +98,14 @@ def _folder(out: Path, number: int, of: int) -> Path:
 
 
 def _link_files(source: Path, target: Path) -> None:
-    """Hard links, which cost nothing: parts lie on the same file system."""
+    """Hard links, which cost nothing; copies where the file system has none."""
     for file in source.rglob("*"):
         relative = file.relative_to(source)
         if file.is_file() and relative.as_posix() not in OWN:
             linked = target / relative
             linked.parent.mkdir(parents=True, exist_ok=True)
             linked.unlink(missing_ok=True)
-            os.link(file, linked)
+            try:
+                os.link(file, linked)
+            except OSError:
+                copy_atomic(file, linked)

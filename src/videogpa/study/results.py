@@ -80,7 +80,7 @@ def _measured(study: Path, evaluation: Path | None) -> tuple[list[EvalRow], dict
         return [], {}
     rows, outside = read_evaluation(evaluation), read_summary(evaluation / SUMMARY).external
     inputs = json.loads((study / CONFIG).read_bytes())["inputs"]
-    if inputs[SHOWN_ROWS] != read_manifest(evaluation).rows_sha256:
+    if inputs.get(SHOWN_ROWS) != read_manifest(evaluation).rows_sha256:
         raise InputError(f"{evaluation} is not the evaluation that {study} was made from")
     return rows, {name: told.higher_is_better for name, told in outside.items()}
 

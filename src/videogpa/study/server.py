@@ -42,8 +42,8 @@ OF_VIDEOS = {
     # The file's own would differ where a folder was copied.
     "ETag": '"1"',
     "Last-Modified": "Thu, 01 Jan 1970 00:00:00 GMT",
+    "Accept-Ranges": "bytes",
 }
-WHOLE_VIDEOS = {**OF_VIDEOS, "Accept-Ranges": "bytes"}
 LONGEST = 24 * 3600.0
 """Seconds for one screen that are believed."""
 LARGEST = 64 * 1024
@@ -190,7 +190,7 @@ def make_app(study: Path, cfg: StudyConfig, votes: Votes, admin_token: str) -> F
         file = study / shown[position].videos[side == "right"]
         if part is not None:
             return FileResponse(file, media_type="video/mp4", headers=OF_VIDEOS)
-        return Response(content(file), media_type="video/mp4", headers=WHOLE_VIDEOS)
+        return Response(content(file), media_type="video/mp4", headers=OF_VIDEOS)
 
     @app.get("/admin")
     def admin_page() -> FileResponse:
