@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import videogpa
-from videogpa.errors import InputError
+from videogpa.errors import InputError, first_problem
 from videogpa.types import Row
 
 RowT = TypeVar("RowT", bound=Row)
@@ -192,7 +192,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except ValidationError as error:
-        raise InputError(f"{folder / MANIFEST} is damaged: {_first_problem(error)}") from error
+        raise InputError(f"{folder / MANIFEST} is damaged: {first_problem(error)}") from error
     if not (folder / ROWS).exists() or hash_file(folder / ROWS) != manifest.rows_sha256:
         raise InputError(f"{folder / ROWS} is not the file that {MANIFEST} was written for; redo the stage")
     return manifest
@@ -365,11 +365,6 @@ def _parse_rows(path: Path, row_type: type[RowT]) -> list[RowT]:
             rows.append(row_type.model_validate_json(line))
         except ValidationError as error:
             raise InputError(
-                f"{path} line {number} is not a {row_type.__name__} row: {_first_problem(error)}"
+                f"{path} line {number} is not a {row_type.__name__} row: {first_problem(error)}"
             ) from error
     return rows
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))} {problem['msg']}".strip()

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from videogpa import __version__
-from videogpa.errors import InputError, RowFailed
+from videogpa.errors import InputError, RowFailed, first_problem
 from videogpa.plugin import Kind, available, declared, describe, installed
 from videogpa.types import AnyRow, Score
 
@@ -1201,7 +1201,7 @@ def _config(config_type, fields: dict[str, Any]):
     try:
         return config_type(**fields)
     except ValidationError as error:
-        raise InputError(str(error)) from error
+        raise InputError(first_problem(error)) from error
 
 
 def _exit_if_rows_failed(*artifacts: Path) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from videogpa.errors import InputError
+from videogpa.errors import InputError, first_problem
 from videogpa.types import Row
 
 Choice = Literal["left", "right", "tie"]
@@ -98,12 +98,14 @@ def study_config(file: Path | None, given: Mapping[str, Any]) -> StudyConfig:
     Raises:
         InputError: the file cannot be read, or something in it or given does not fit.
     """
+    where = "the study" if file is None else str(file)
     try:
         told = {} if file is None else json.loads(file.read_bytes())
         rules = {**told.get("exclusion", {}), **given.get("exclusion", {})}
         return StudyConfig.model_validate({**told, **given, "exclusion": rules})
+    except ValidationError as error:
+        raise InputError(f"{where} cannot be set up so: {first_problem(error)}") from error
     except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
-        where = "the study" if file is None else str(file)
         raise InputError(f"{where} cannot be set up so: {error}") from error
 
 
