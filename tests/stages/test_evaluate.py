@@ -508,7 +508,7 @@ def test_scores_are_of_a_finished_evaluation(finished, tmp_path):
 
 def test_one_at_a_time_adds_scores(finished, tmp_path):
     numbers = table(finished, tmp_path / "dino.csv")
-    with lock(finished), pytest.raises(InputError, match="written by another process"):
+    with lock(finished), pytest.raises(InputError, match="held by another process"):
         add_scores(finished, [numbers])
     add_scores(finished, [numbers])
 
