@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "first_steps.ipynb"
 
 
 def test_the_notebook_runs(tmp_path, monkeypatch):
+    # Every process that runs tests looks into this file; loading these takes seconds.
+    import nbformat
+    from nbclient import NotebookClient
+
     monkeypatch.chdir(tmp_path)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells)
@@ -16,5 +17,5 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     printed = "".join(
         o.text for cell in done.cells for o in cell.get("outputs", []) if o.output_type == "stream"
     )
-    assert "18 videos of 3 prompts" in printed
+    assert "12 videos of 3 prompts" in printed
     assert "oracle_gradient_bias2" in printed

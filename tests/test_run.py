@@ -19,7 +19,7 @@ from videogpa.recipes import quick
 from videogpa.run import later_round, leading_arm, with_rounds
 from videogpa.stages.evaluate import Arm
 
-KILLS = 2
+KILLS = 1
 KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
 """Fresh runs that are killed, each KILLS times; raise it to try harder than a test suite has time for."""
 COMMAND = [sys.executable, "-m", "videogpa.cli", "run", "quick", "--workers", "2", "--out"]

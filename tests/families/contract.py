@@ -85,8 +85,8 @@ def test_a_fresh_lora_has_no_preference(arm, dtype):
     assert preference_logits(*sides, 5000.0).abs().max() < 1e-3
 
 
-def test_samples_become_a_lora(arm, tmp_path):
-    """The stages themselves, from prompts to a LoRA that changes the video."""
+def samples_become_a_lora(arm, tmp_path):
+    """The stages themselves, from prompts to a LoRA that changes the video; for one arm of each way through them."""
     family, image = arm
     name = type(family).__module__.rsplit(".", 1)[1]
     with open_artifact(

@@ -11,10 +11,10 @@ from tests.families.contract import (  # noqa: F401
     SETTINGS,
     TEXT,
     first_frame,
+    samples_become_a_lora,
     test_a_fresh_lora_has_no_preference,
     test_a_seed_gives_the_same_latents_in_any_batch_of_its_size,
     test_every_lora_target_matches_modules,
-    test_samples_become_a_lora,
     test_sampling_leaves_the_global_generator_alone,
     transformer_calls,
 )
@@ -58,6 +58,10 @@ def plain_videos(plain, image, seeds, guidance):
         generator=[torch.Generator().manual_seed(s) for s in seeds],
         output_type="pt",
     ).frames
+
+
+def test_samples_become_a_lora(arm, tmp_path):
+    samples_become_a_lora(arm, tmp_path)
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, GUIDED], ids=["unguided", "guided"])

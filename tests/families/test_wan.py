@@ -11,10 +11,10 @@ from tests.families.contract import (  # noqa: F401
     SETTINGS,
     TEXT,
     first_frame,
+    samples_become_a_lora,
     test_a_fresh_lora_has_no_preference,
     test_a_seed_gives_the_same_latents_in_any_batch_of_its_size,
     test_every_lora_target_matches_modules,
-    test_samples_become_a_lora,
     test_sampling_leaves_the_global_generator_alone,
     transformer_calls,
 )
@@ -38,6 +38,11 @@ ARMS = [
 def arm(request, wan_folder):
     variant, with_image = request.param
     return Family(wan_folder(variant)), first_frame() if with_image else None
+
+
+@pytest.mark.parametrize("arm", [("ti2v", True), ("t2v", False), ("a14b_i2v", True)], indirect=True)
+def test_samples_become_a_lora(arm, tmp_path):
+    samples_become_a_lora(arm, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
