@@ -18,6 +18,7 @@ from videogpa.errors import InputError
 from videogpa.recipes import quick
 from videogpa.run import later_round, leading_arm, with_rounds
 from videogpa.stages.evaluate import Arm
+from videogpa.stages.store import copy
 
 KILLS = 1
 KILL_ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
@@ -118,6 +119,24 @@ def test_rerun_of_a_finished_run_computes_nothing(undisturbed, monkeypatch):
     assert run_here(out, monkeypatch) == 0
     after = {p: p.stat().st_mtime_ns for p in before}
     assert after == before
+
+
+def test_another_machine_takes_up_what_was_stored(undisturbed, tmp_path):
+    finished, _ = undisturbed
+    address = f"file://{tmp_path}/store"
+    earlier = shutil.copytree(
+        finished, tmp_path / "earlier", ignore=shutil.ignore_patterns("evaluation", "report")
+    )
+    copy(str(earlier), address)
+    out = tmp_path / "another"
+    process = start(out, "--store", address)
+    process.communicate()
+    assert process.returncode == 0
+    assert essence(out) == essence(finished)
+    # What was taken from there was not made again, and what was made anew is there, too.
+    assert (out / "lora/dpo/config.json").read_bytes() == (finished / "lora/dpo/config.json").read_bytes()
+    copy(address, str(tmp_path / "third"))
+    assert essence(tmp_path / "third") == essence(finished)
 
 
 def test_a_changed_configuration_is_refused(undisturbed, tmp_path, monkeypatch, capsys):

@@ -165,8 +165,8 @@ def open_artifact(
             _clear(folder)
         for leftover in folder.rglob(".*.tmp"):
             leftover.unlink()
-        record = _read_record(folder) or identity | {"environments": []}
-        _require_same(folder, record, identity)
+        record = read_record(folder) or identity | {"environments": []}
+        require_same(folder, record, identity)
         environment = library_versions()
         if environment not in record["environments"] and not (folder / MANIFEST).exists():
             record["environments"].append(environment)
@@ -186,7 +186,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist or is not a folder")
     if not (folder / MANIFEST).exists():
-        unfinished = _read_record(folder) is not None
+        unfinished = read_record(folder) is not None
         state = "is not complete: run its stage again to finish it" if unfinished else "is not an artifact"
         raise InputError(f"{folder} {state} (no {MANIFEST})")
     try:
@@ -206,6 +206,34 @@ def read_rows(folder: Path, row_type: type[RowT]) -> list[RowT]:
     """
     read_manifest(folder)
     return _parse_rows(folder / ROWS, row_type)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The content of `config.json`, or None where this module has written none: the folder is not an artifact."""
+    try:
+        record = json.loads((folder / CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return None
+    keys = {"stage", "config", "inputs", "environments"}
+    return record if isinstance(record, dict) and keys <= record.keys() else None
+
+
+def require_same(folder: Path, record: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Stage, configuration and inputs in two records of `config.json` are the same.
+
+    Raises:
+        InputError: they differ; the message says in what.
+    """
+    differences = [
+        line
+        for key in ("stage", "config", "inputs")
+        for line in _differences(record[key], identity[key], key)
+    ]
+    if differences:
+        raise InputError(
+            f"{folder} was made differently: {'; '.join(differences)}. "
+            "Use --overwrite to redo it, or choose another output folder"
+        )
 
 
 def lock(folder: Path) -> BinaryIO:
@@ -276,7 +304,7 @@ def hash_input(path: Path) -> str:
         return hash_file(path)
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    if _read_record(path) is not None:
+    if read_record(path) is not None:
         return hash_json(read_manifest(path).model_dump(mode="json"))
     files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
     return hash_json({p.relative_to(path).as_posix(): hash_file(p) for p in files})
@@ -293,32 +321,13 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def _read_record(folder: Path) -> dict[str, Any] | None:
-    """The content of `config.json`, or None where this module has written none."""
-    try:
-        record = json.loads((folder / CONFIG).read_bytes())
-    except (OSError, ValueError):
-        return None
-    keys = {"stage", "config", "inputs", "environments"}
-    return record if isinstance(record, dict) and keys <= record.keys() else None
-
-
 def _require_own(folder: Path) -> None:
     """Refuses a folder with files that are not an artifact's: a stage could delete them."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give an output folder")
     files = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.exists() else []
-    if files and _read_record(folder) is None:
+    if files and read_record(folder) is None:
         raise InputError(f"{folder} holds other files ({min(files)}); choose another output folder")
-
-
-def _require_same(folder: Path, record: dict[str, Any], identity: dict[str, Any]) -> None:
-    differences = [line for key in identity for line in _differences(record[key], identity[key], key)]
-    if differences:
-        raise InputError(
-            f"{folder} was made differently: {'; '.join(differences)}. "
-            "Use --overwrite to redo it, or choose another output folder"
-        )
 
 
 def _clear(folder: Path) -> None:

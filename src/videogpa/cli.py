@@ -796,6 +796,12 @@ def run_recipe(
     workers: Workers = CORES,
     engine: Engine = "local",
     gpus_per_worker: Gpus = 0.0,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="address, such as s3://bucket/run, where finished stages are stored and taken from"
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """The whole loop: sample, score, pair, train, evaluate, report. Run it again to resume, or with more rounds."""
@@ -821,13 +827,38 @@ def run_recipe(
     cfg = make(**given)
     if reward is not None:
         cfg = with_reward(cfg, reward)
-    print(
-        run(cfg, out, rounds, workers=_workers(engine, workers, gpus_per_worker), overwrite=overwrite)
-        / "index.html"
+    keeping = None if store is None else _keeping(out, store, overwrite)
+    report = run(
+        cfg,
+        out,
+        rounds,
+        workers=_workers(engine, workers, gpus_per_worker),
+        overwrite=overwrite,
+        **({} if keeping is None else {"keep": keeping}),
     )
+    print(report / "index.html")
+    if keeping is not None:
+        keeping.finish()
     folders = [round_folder(out, number) for number in range(1, rounds + 1)]
     drawn = [folder / name for folder in folders for name in ("candidates", "scores")]
     _exit_if_rows_failed(*drawn, folders[-1] / EVALUATION)
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="a folder of finished stages, or an address")],
+    target: Annotated[str, typer.Argument(help="an address, such as s3://bucket/run, or a folder")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what was made differently")] = False,
+) -> None:
+    """Store a run's finished stages at an address, or bring them from there, every file compared by its hash."""
+    from videogpa.stages.store import copy
+
+    done = copy(source, target, overwrite=overwrite)
+    print(target)
+    folders = f"{len(done.folders)} finished folder{'s' if len(done.folders) != 1 else ''}"
+    print(f"{folders}, {done.files} files copied", file=sys.stderr)
+    if done.unfinished:
+        print(f"not finished, so not copied: {', '.join(done.unfinished)}", file=sys.stderr)
 
 
 @benchmark_app.command("reward")
@@ -1050,6 +1081,16 @@ def _push(folder: Path, repository: str | None, kind: Literal["model", "dataset"
         from videogpa.stages.push import push
 
         print(push(folder, repository, kind, public=public))
+
+
+def _keeping(out: Path, address: str, overwrite: bool) -> Any:
+    """What stores the run's stages, once those stored before have been brought here."""
+    from videogpa.stages.store import Keeping, Store
+
+    store = Store(address)
+    if not overwrite and store.homes():
+        store.download(out)
+    return Keeping(out, store, overwrite=overwrite)
 
 
 def _print_scores(scores: Sequence[Score], columns: Sequence[str]) -> None:

@@ -67,9 +67,18 @@ def with_reward(cfg: RunConfig, reward: str) -> RunConfig:
     )
 
 
-def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: Workers, overwrite: bool = False) -> Path:
+def run(
+    cfg: RunConfig,
+    out: Path,
+    rounds: int = 1,
+    *,
+    workers: Workers,
+    overwrite: bool = False,
+    keep: Callable[[], None] = lambda: None,
+) -> Path:
     """Run or continue; returns the report's folder. Every stage's folder lies in `out`, those of later rounds, with the
-    evaluation and report of them all, in `out/rounds/<k>`; a finished run may be given more rounds.
+    evaluation and report of them all, in `out/rounds/<k>`; a finished run may be given more rounds. `keep` is called
+    between stages (`stages.store.Keeping`).
 
     Raises:
         InputError: an input is missing or wrong; what scores need is looked at before anything is drawn.
@@ -82,7 +91,7 @@ def run(cfg: RunConfig, out: Path, rounds: int = 1, *, workers: Workers, overwri
         for stale in (ROUNDS, EVALUATION, REPORT):
             shutil.rmtree(out / stale, ignore_errors=True)
         (out / doctor.VERDICTS).unlink(missing_ok=True)
-    say = _Steps(total=3 + 3 * rounds)
+    say = _Steps(3 + 3 * rounds, keep)
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)
     held_out = _prompts(cfg.held_out_prompts, out / "prompts" / "held_out", overwrite)
@@ -236,12 +245,14 @@ def _prompts(source: PromptSource, out: Path, overwrite: bool) -> Path:
 
 
 class _Steps:
-    """Prints what the run does now, to standard error."""
+    """Prints what the run does now, to standard error, once what it did before is kept."""
 
-    def __init__(self, total: int):
-        self.total, self.number = total, 0
+    def __init__(self, total: int, keep: Callable[[], None]):
+        self.total, self.number, self.keep = total, 0, keep
 
     def __call__(self, what: str) -> None:
+        if self.number:
+            self.keep()
         self.number += 1
         self._print(f"[{self.number}/{self.total}] {what}")
 

@@ -68,7 +68,7 @@ def map_rows(
         InputError: `workers` is below 1, or `make_worker` raised it.
         RuntimeError: all workers died while they started.
     """
-    with _progress(description, len(jobs)) as advance:
+    with progress(description, len(jobs)) as advance:
         for job, outcome in _outcomes(make_worker, jobs, workers):
             advance(outcome)
             if isinstance(outcome, RowFailed):
@@ -264,7 +264,7 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(description: str, total: int) -> Iterator[Callable[[Any], None]]:
+def progress(description: str, total: int) -> Iterator[Callable[[Any], None]]:
     """A function to call with every outcome; draws a bar where standard error is a terminal."""
     console = Console(stderr=True)
     columns = (
@@ -277,14 +277,14 @@ def _progress(description: str, total: int) -> Iterator[Callable[[Any], None]]:
     )
     global _shown
     failed = 0
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        _shown, before = progress, _shown
-        task = progress.add_task(description, total=total, failed="")
+    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+        _shown, before = shown, _shown
+        task = shown.add_task(description, total=total, failed="")
 
         def advance(outcome: Any) -> None:
             nonlocal failed
             failed += isinstance(outcome, RowFailed)
-            progress.update(task, advance=1, failed=f"{failed} failed" if failed else "")
+            shown.update(task, advance=1, failed=f"{failed} failed" if failed else "")
 
         try:
             yield advance
