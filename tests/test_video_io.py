@@ -126,6 +126,17 @@ def test_preview_is_what_browsers_play(tmp_path, size, shown):
     assert (cells.mean((3, 5)) - video).abs().mean() < 0.05
 
 
+def test_previews_do_not_depend_on_what_was_in_memory(tmp_path):
+    picture = torch.nn.functional.interpolate(noise(1, 4, 4), 48, mode="bilinear")[0]
+    frames = torch.stack([picture * (8 + i) / 16 for i in range(9)]) * 0.95 + noise(9, 48, 48) * 0.05
+    written, memory = set(), []
+    for i in range(8):
+        memory.append(np.ones(997 * i + 13))
+        video_io.write_preview(tmp_path / "p.mp4", frames)
+        written.add((tmp_path / "p.mp4").read_bytes())
+    assert len(written) == 1
+
+
 def test_preview_keeps_colours(tmp_path):
     colour = torch.tensor([0.8, 0.1, 0.35])[None, :, None, None]
     video_io.write_preview(tmp_path / "p.mp4", colour.expand(2, 3, 64, 64), scale=1)

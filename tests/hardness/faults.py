@@ -1,0 +1,1 @@
+"""What goes wrong inside a command's process, set up before the command begins."""
