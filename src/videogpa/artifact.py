@@ -14,19 +14,22 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 import videogpa
-from videogpa.errors import InputError, first_problem
+from videogpa.errors import InputError, StageStopped, disk_problem, first_problem
 from videogpa.types import Row
 
 RowT = TypeVar("RowT", bound=Row)
 
 CONFIG, ROWS, MANIFEST, LOCK = "config.json", "rows.jsonl", "manifest.json", ".lock"
 ABSENT = "(absent)"
+IDENTITY = ("stage", "config", "inputs")
+"""Of `config.json`, what makes an artifact another one."""
 RECORDED_LIBRARIES = (
     "accelerate",
     "av",
@@ -96,11 +99,12 @@ class Artifact(Generic[RowT]):
 
         Raises:
             ValueError: a value is NaN or infinite (a failure is never a number), or the artifact is complete.
+            StageStopped: the disk is full.
         """
         if self.complete:
             raise ValueError(f"{self.folder} is complete")
         lines = b"".join(_to_line(row) for row in rows)
-        with (self.folder / ROWS).open("ab") as file:
+        with writing(self.folder / ROWS), (self.folder / ROWS).open("ab") as file:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -150,7 +154,7 @@ def open_artifact(
 
     Raises:
         InputError: another configuration or input, an input that is missing or incomplete, a folder that is
-            something else, or another process writing to it.
+            something else or cannot be written, or another process writing to it.
     """
     identity: dict[str, Any] = {
         "stage": stage,
@@ -158,7 +162,6 @@ def open_artifact(
         "inputs": {name: hash_input(path) for name, path in inputs.items()},
     }
     _require_own(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     held = lock(folder)
     try:
         if overwrite:
@@ -178,7 +181,7 @@ def open_artifact(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a complete artifact whose rows are those it was written for.
+    """The manifest of a complete artifact whose configuration and rows are those it was written for.
 
     Raises:
         InputError: missing, not an artifact, not complete, or changed afterwards.
@@ -193,6 +196,9 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except ValidationError as error:
         raise InputError(f"{folder / MANIFEST} is damaged: {first_problem(error)}") from error
+    record = read_record(folder)
+    if record is None or hash_json({key: record[key] for key in IDENTITY}) != manifest.config_sha256:
+        raise InputError(f"{folder / CONFIG} is not the file that {MANIFEST} was written for; redo the stage")
     if not (folder / ROWS).exists() or hash_file(folder / ROWS) != manifest.rows_sha256:
         raise InputError(f"{folder / ROWS} is not the file that {MANIFEST} was written for; redo the stage")
     return manifest
@@ -204,8 +210,32 @@ def read_rows(folder: Path, row_type: type[RowT]) -> list[RowT]:
     Raises:
         InputError: missing, not complete, changed afterwards, or rows of another kind.
     """
-    read_manifest(folder)
-    return _parse_rows(folder / ROWS, row_type)
+    manifest = read_manifest(folder)
+    rows = _parse_rows(folder / ROWS, row_type)
+    failed = sum(row.status == "failed" for row in rows)
+    if (manifest.ok, manifest.failed) != (len(rows) - failed, failed):
+        raise InputError(f"{folder / MANIFEST} is damaged: {ROWS} has other numbers of rows; redo the stage")
+    return rows
+
+
+def require_as_made(path: Path) -> Path:
+    """The path itself, once its bytes are those that the complete artifact around it lists; a file that none lists is
+    not compared.
+
+    Raises:
+        StageStopped: the file was changed since, or is gone.
+    """
+    for folder in path.absolute().parents:
+        manifest = folder / MANIFEST
+        if manifest.exists():
+            listed = _listed(manifest, manifest.stat().st_mtime_ns)
+            digest = listed.get(path.absolute().relative_to(folder).as_posix())
+            if digest is not None and not (path.is_file() and hash_file(path) == digest):
+                raise StageStopped(
+                    f"{path} is not the file that its stage made: restore it, or redo the stage with --overwrite"
+                )
+            break
+    return path
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -214,7 +244,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = json.loads((folder / CONFIG).read_bytes())
     except (OSError, ValueError):
         return None
-    keys = {"stage", "config", "inputs", "environments"}
+    keys = {*IDENTITY, "environments"}
     return record if isinstance(record, dict) and keys <= record.keys() else None
 
 
@@ -224,11 +254,7 @@ def require_same(folder: Path, record: Mapping[str, Any], identity: Mapping[str,
     Raises:
         InputError: they differ; the message says in what.
     """
-    differences = [
-        line
-        for key in ("stage", "config", "inputs")
-        for line in _differences(record[key], identity[key], key)
-    ]
+    differences = [line for key in IDENTITY for line in _differences(record[key], identity[key], key)]
     if differences:
         raise InputError(
             f"{folder} was made differently: {'; '.join(differences)}. "
@@ -237,12 +263,15 @@ def require_same(folder: Path, record: Mapping[str, Any], identity: Mapping[str,
 
 
 def lock(folder: Path) -> BinaryIO:
-    """Hold a folder as its only writer until what is returned is closed, or the process ends, however that happens.
+    """Hold a folder, which is made where it is missing, as its only writer until what is returned is closed, or the
+    process ends, however that happens.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds it, or it cannot be written.
     """
-    file = (folder / LOCK).open("wb")
+    with writing(folder / LOCK):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("wb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -254,15 +283,35 @@ def lock(folder: Path) -> BinaryIO:
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place when the block ends well and vanishes when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes a file.
+
+    Raises:
+        StageStopped: its disk is full or lets nothing be written.
+    """
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        read = getattr(error, "filename", None)
+        # What was to be copied there and cannot be read is another matter.
+        if (read is None or Path(os.fsdecode(read)).parent == path.parent) and (
+            why := disk_problem(error, path)
+        ):
+            raise why from error
+        raise
 
 
 def write_text_atomic(path: Path, text: str) -> None:
@@ -277,9 +326,19 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 
 def copy_atomic(source: Path, target: Path) -> None:
-    """The content of a file, in one step."""
+    """The content of a file, which is as it was made, in one step."""
+    require_as_made(source)
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def read_as_made(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        StageStopped: as `require_as_made`.
+    """
+    return require_as_made(path).read_bytes()
 
 
 def hash_file(path: Path) -> str:
@@ -298,16 +357,16 @@ def hash_input(path: Path) -> str:
     """What identifies an input: the manifest of an artifact, the bytes of a file or of all files in a folder.
 
     Raises:
-        InputError: missing, or an artifact that is not complete.
+        InputError: missing, an artifact that is not complete, or a file of one that was changed since.
     """
     if path.is_file():
-        return hash_file(path)
+        return hash_file(require_as_made(path))
     if not path.exists():
         raise InputError(f"{path} does not exist")
     if read_record(path) is not None:
         return hash_json(read_manifest(path).model_dump(mode="json"))
     files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return hash_json({p.relative_to(path).as_posix(): hash_file(p) for p in files})
+    return hash_json({p.relative_to(path).as_posix(): hash_file(require_as_made(p)) for p in files})
 
 
 def library_versions() -> dict[str, str]:
@@ -319,6 +378,15 @@ def library_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+@lru_cache(maxsize=16)
+def _listed(manifest: Path, changed: int) -> dict[str, str]:
+    """Hashes of an artifact's files; none where it is somebody else's file that has this name."""
+    try:
+        return Manifest.model_validate_json(manifest.read_bytes()).files
+    except ValidationError:
+        return {}
 
 
 def _require_own(folder: Path) -> None:

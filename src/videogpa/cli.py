@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from videogpa import __version__
-from videogpa.errors import InputError, RowFailed, first_problem
+from videogpa.errors import InputError, RowFailed, StageStopped, disk_problem, first_problem
 from videogpa.plugin import Kind, available, declared, describe, installed
 from videogpa.types import AnyRow, Score
 
@@ -756,12 +756,15 @@ def report(
     workers: Workers = CORES,
 ) -> None:
     """Write the HTML report of a finished run again, that of the most rounds."""
-    from videogpa.run import REPORT
-    from videogpa.stages.report import run
+    from videogpa.artifact import lock
+    from videogpa.run import write_report
+    from videogpa.stages.report import read_run
     from videogpa.stages.rounds import evaluation_of
 
     evaluation = evaluation_of(run_folder)
-    print(run(run_folder, evaluation, evaluation.with_name(REPORT), workers=workers) / "index.html")
+    read_run(run_folder, evaluation)
+    with lock(run_folder):
+        print(write_report(run_folder, evaluation, workers=workers) / "index.html")
 
 
 @app.command("run")
@@ -1061,11 +1064,13 @@ def main() -> None:
         _stop(error.format_message(), 2, debug)
     except KeyboardInterrupt:
         _stop("interrupted; run the same command again to go on", 130, debug)
-    except InputError as error:
+    except (InputError, StageStopped) as error:
         _stop(str(error), 2, debug)
     except RowFailed as error:
         _stop(str(error), SOME_FAILED, debug)
     except Exception as error:
+        if problem := disk_problem(error):
+            _stop(str(problem), 2, debug)
         _stop(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from videogpa.artifact import CONFIG, write_json_atomic
+from videogpa.artifact import CONFIG, lock, write_json_atomic
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
@@ -81,10 +81,16 @@ def run(
     between stages (`stages.store.Keeping`).
 
     Raises:
-        InputError: an input is missing or wrong; what scores need is looked at before anything is drawn.
+        InputError: an input is missing or wrong, or another process works on the run; what scores need is looked at
+            before anything is drawn.
     """
     for scoring in (cfg.score, cfg.evaluate.score):
         score.check_needed(scoring)
+    with lock(out):
+        return _run(cfg, out, rounds, workers, overwrite)
+
+
+def _run(cfg: RunConfig, out: Path, rounds: int, workers: Workers, overwrite: bool) -> Path:
     leading = leading_arm(cfg, rounds) if rounds > 1 else None
     if overwrite and (out / "candidates" / CONFIG).exists():
         # What is about what will be replaced must not pass for being about what comes.
@@ -109,12 +115,22 @@ def run(
     home = round_folder(out, rounds)
     evaluation = evaluate.run(judged, held_out, home / EVALUATION, workers=workers, overwrite=overwrite)
     say("report")
+    return write_report(out, evaluation, workers=workers, note=say.note)
+
+
+def write_report(
+    out: Path, evaluation: Path, *, workers: Workers, note: Callable[..., None] = lambda *_: None
+) -> Path:
+    """Examine the trainings of a finished run, write what is found, and make its report.
+
+    Raises:
+        InputError: as `report.run`.
+    """
     examined = doctor.examine(out)
-    write_json_atomic(
-        home / doctor.VERDICTS, {name: [str(v) for v in verdicts] for name, verdicts in examined}
-    )
-    say.note(*doctor.lines(examined))
-    return report.run(out, evaluation, home / REPORT, workers=workers)
+    verdicts = {name: [str(verdict) for verdict in found] for name, found in examined}
+    write_json_atomic(evaluation.with_name(doctor.VERDICTS), verdicts)
+    note(*doctor.lines(examined))
+    return report.run(out, evaluation, evaluation.with_name(REPORT), workers=workers)
 
 
 def train_round(

@@ -24,7 +24,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from videogpa.artifact import atomic_path
+from videogpa.artifact import atomic_path, require_as_made
 from videogpa.errors import InputError, RowFailed
 from videogpa.tensors import Video
 
@@ -131,7 +131,7 @@ def read_video(path: Path, *, max_frames: int | None = None, max_side: int | Non
     length (MPEG-TS, raw H.264) cannot show that its end is missing.
 
     Raises:
-        InputError: the path does not exist or is a folder, or a limit is below 1.
+        InputError: the path does not exist or is a folder, a limit is below 1, or a stage made another file of it.
         RowFailed: empty, truncated, damaged, or without a video stream that can be decoded.
     """
     return _as_video(list(_shown(path, max_frames, max_side)))
@@ -335,10 +335,10 @@ def read_image(path: Path) -> Float[Tensor, "3 h w"]:
     """An image in [0, 1], turned as its EXIF tag says, without its alpha channel.
 
     Raises:
-        InputError: the path does not exist or is a folder.
+        InputError: the path does not exist or is a folder, or a stage made another file of it.
         RowFailed: not an image, or truncated.
     """
-    _require_file(path)
+    _require_file(require_as_made(path))
     try:
         with Image.open(path) as image:
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
@@ -488,6 +488,7 @@ class _Timing:
 
 def _timing(path: Path) -> _Timing:
     times: list[float | None] = []
+    require_as_made(path)
     try:
         with _video(path) as (container, stream):
             # AVI has a constant rate and no presentation times: those of reordered frames would be wrong.

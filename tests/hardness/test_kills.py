@@ -50,7 +50,9 @@ STAGES = {
     "sample": Stage(("sampled",), (f"sample --prompts prompts --candidates 2 {DRAWN} --out sampled",)),
     "score-candidates": Stage(
         ("scores",),
-        ("score-candidates sampled/candidates --metric consistency --metric motion --workers 1 --out scores",),
+        (
+            "score-candidates sampled/candidates --metric consistency --metric motion --workers 1 --out scores",
+        ),
     ),
     "pair": Stage(("pairs",), ("pair scores --out pairs",)),
     "error-maps": Stage(("maps",), ("error-maps scores --workers 1 --out maps",)),
@@ -117,7 +119,7 @@ def listing(folders: list[Path]) -> list[tuple[str, int]]:
         for place, _, names in os.walk(folder):
             for name in names:
                 try:
-                    found.append((f"{place}/{name}", os.stat(f"{place}/{name}").st_mtime_ns))
+                    found.append((f"{place}/{name}", Path(place, name).stat().st_mtime_ns))
                 except FileNotFoundError:
                     continue
     return sorted(found)
@@ -141,7 +143,12 @@ def wait_for_instant(command: Command, folders: list[Path], seconds: float, rng:
 
 
 def killed_to_its_end(
-    start: Callable[[str], Command], stage: Stage, folder: Path, kills: int, seconds: float, rng: random.Random
+    start: Callable[[str], Command],
+    stage: Stage,
+    folder: Path,
+    kills: int,
+    seconds: float,
+    rng: random.Random,
 ) -> int:
     """Kill the stage at most `kills` times, then let it end; how many times it was killed at work."""
     killed = 0

@@ -1,10 +1,13 @@
 """beta by rule: as large as puts the logits of a short trial training where the sigmoid bends but does not saturate."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from videogpa.dpo.diffusion import PairErrors
+from videogpa.errors import InputError
 
 QUANTILE = 0.8
 WANTED_LOGIT = 2.0
@@ -34,3 +37,18 @@ def calibrated(found: torch.Tensor, steps: int) -> Calibration:
     """The beta at which the `QUANTILE` of these advantages is a logit of `WANTED_LOGIT`."""
     advantage = found.quantile(QUANTILE).clamp_min(SMALLEST_ADVANTAGE).item()
     return Calibration(beta=WANTED_LOGIT / advantage, advantage=advantage, steps=steps)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """What an earlier trial found.
+
+    Raises:
+        InputError: the file was damaged.
+    """
+    try:
+        found = Calibration(**json.loads(path.read_bytes()))
+        if found.beta == WANTED_LOGIT / found.advantage:
+            return found
+    except (ValueError, TypeError, ZeroDivisionError):
+        pass
+    raise InputError(f"{path} is damaged: delete it, and the training finds its beta again")

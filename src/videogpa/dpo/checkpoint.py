@@ -1,5 +1,6 @@
 """The state of a training run in one file, so that there is no half of a checkpoint."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from videogpa.dpo.health import ChosenGuard, Health
+from videogpa.errors import InputError
 from videogpa.families.base import load_tensors, save_tensors
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -20,7 +22,9 @@ ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, kw_only=True)
 class Progression:
-    """How far a run is. `kept` is the LoRA of the last good evaluation; `stopped` says why a run ended early."""
+    """How far a run is. `kept` is the LoRA of the last good evaluation; `stopped` says why a run ended early; `log` is
+    the hash of the log up to here.
+    """
 
     step: int
     kept: dict[str, Tensor]
@@ -28,6 +32,7 @@ class Progression:
     kept_health: Health | None = None
     guard: ChosenGuard = field(default_factory=ChosenGuard)
     stopped: str | None = None
+    log: str | None = None
 
 
 def save(
@@ -56,12 +61,14 @@ def save(
         "kept_step": now.kept_step,
         "kept_health": asdict(now.kept_health) if now.kept_health else None,
         "guard": asdict(now.guard),
+        "log": now.log,
         "schedule": {
             "last_epoch": schedule.last_epoch,
             "_last_lr": [float(lr) for lr in schedule.get_last_lr()],
         },
     }
-    save_tensors(path, tensors, {"state": json.dumps(state)})
+    # One metadata key: safetensors writes several in random order.
+    save_tensors(path, tensors, {"state": json.dumps(state | {"sha256": _digest(tensors, state)})})
 
 
 def restore(
@@ -71,10 +78,12 @@ def restore(
     optimizer: Optimizer,
     schedule: LambdaLR,
 ) -> Progression:
-    """Put weights, their mean, optimizer and schedule back as they were when the file was written."""
-    tensors = load_tensors(path)
-    with safe_open(path, "pt") as file:
-        state = json.loads(file.metadata()["state"])
+    """Put weights, their mean, optimizer and schedule back as they were when the file was written.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    tensors, state = _read(path)
 
     def part(name: str) -> dict[str, Tensor]:
         return {key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)}
@@ -98,7 +107,28 @@ def restore(
         kept_step=state["kept_step"],
         kept_health=Health(**state["kept_health"]) if state["kept_health"] else None,
         guard=ChosenGuard(**state["guard"]),
+        log=state["log"],
     )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = load_tensors(path)
+    try:
+        with safe_open(path, "pt") as file:
+            state = json.loads(file.metadata()["state"])
+        if state.pop("sha256") == _digest(tensors, state):
+            return tensors, state
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    raise InputError(f"{path} is damaged, or of an earlier version: delete it to begin the training anew")
+
+
+def _digest(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:
+    found = hashlib.sha256(json.dumps(state, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _parts(moment: Tensor) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """What a training run shows: a CSV file, TensorBoard, and a progress bar on stderr."""
 
 import csv
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -9,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from videogpa.artifact import atomic_path
+from videogpa.artifact import require_as_made, write_text_atomic, writing
 from videogpa.dpo.health import Health
+from videogpa.errors import InputError
 
 FIGURES = tuple(field.name for field in fields(Health))
 COLUMNS = ("step", "loss", *FIGURES, "grad_norm", "lr", "effect", *(f"held_out_{name}" for name in FIGURES))
@@ -32,12 +34,21 @@ def figures(
     return row | {f"held_out_{name}": value for name, value in held_out.items()}
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a log; one that is being written is left out."""
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+def read_log(path: Path, done: int | None = None, digest: str | None = None) -> list[dict[str, float]]:
+    """The lines of a log, up to step `done` where that is given; one that is being written is left out.
+
+    Args:
+        digest: SHA-256 of the log when it ended with that step.
+
+    Raises:
+        InputError: it is not what it was then, or was changed since the training's end.
+    """
+    text = _until(require_as_made(path), done)
+    if digest is not None and hashlib.sha256(text.encode()).hexdigest() != digest:
+        raise InputError(f"{path} was changed since step {done}: restore it, or begin anew with --overwrite")
     return [
         {name: float(value) for name, value in row.items() if value not in ("", None)}
-        for row in csv.DictReader(lines)
+        for row in csv.DictReader(text.splitlines())
     ]
 
 
@@ -51,9 +62,9 @@ def training_log(
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    _truncate(path, done)
+    write_text_atomic(path, _until(path, done))
     board = SummaryWriter(board_folder, purge_step=done + 1)
-    with path.open("a", newline="") as file, board:
+    with writing(path), path.open("a", newline="") as file, board:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
 
         def write(row: Mapping[str, float]) -> None:
@@ -67,11 +78,11 @@ def training_log(
         yield write
 
 
-def _truncate(path: Path, done: int) -> None:
+def _until(path: Path, done: int | None) -> str:
     lines = path.read_text().splitlines(keepends=True)[1:] if path.exists() else []
-    kept = [line for line in lines if line.endswith("\n") and int(line.partition(",")[0]) <= done]
-    with atomic_path(path) as temporary:
-        temporary.write_text(",".join(COLUMNS) + "\n" + "".join(kept))
+    whole = [line for line in lines if line.endswith("\n")]
+    kept = [line for line in whole if done is None or int(line.partition(",")[0]) <= done]
+    return ",".join(COLUMNS) + "\n" + "".join(kept)
 
 
 @contextmanager

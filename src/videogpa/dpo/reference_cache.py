@@ -1,14 +1,17 @@
 """The reference's errors at fixed draws of timestep and noise, kept: the base does not change, so once is enough.
 
-One JSON line a (pair, draw). Its key holds everything that the errors depend on, so a file may serve several trainings.
+One JSON line a (pair, draw). Its key holds everything that the errors depend on, so a file may serve several trainings;
+its check tells a line that was changed or cut off.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from videogpa.artifact import hash_json, writing
 from videogpa.dpo.diffusion import Sides
 
 
@@ -20,11 +23,12 @@ class ReferenceCache:
         self.device = device
         self.known: dict[str, tuple[float, float]] = {}
         if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            whole = [json.loads(line) for line in lines if line.endswith("\n")]
-            self.known = {row["key"]: (row["chosen"], row["rejected"]) for row in whole}
-            if len(whole) != len(lines):
-                path.write_text("".join(lines[:-1]))
+            content = path.read_bytes()
+            for line in content.split(b"\n"):
+                self.known |= _whole(line)
+            if content and not content.endswith(b"\n"):
+                with writing(path), path.open("a") as file:
+                    file.write("\n")
 
     def find(self, keys: Sequence[str]) -> Sides | None:
         """The errors of all these pairs, or None if one of them is not known."""
@@ -42,9 +46,20 @@ class ReferenceCache:
         }
         self.known |= new
         if write and new:
-            rows = (
-                {"key": key, "chosen": chosen, "rejected": rejected}
-                for key, (chosen, rejected) in new.items()
-            )
-            with self.path.open("a") as file:
-                file.write("".join(json.dumps(row) + "\n" for row in rows))
+            with writing(self.path), self.path.open("a") as file:
+                file.write("".join(f"{_line(key, errors)}\n" for key, errors in new.items()))
+
+
+def _line(key: str, errors: tuple[float, float]) -> str:
+    row: dict[str, Any] = {"key": key, "chosen": errors[0], "rejected": errors[1]}
+    return json.dumps(row | {"check": hash_json(row)[:16]})
+
+
+def _whole(line: bytes) -> dict[str, tuple[float, float]]:
+    """What a line says; nothing where it is cut off or was changed: its errors are computed again."""
+    try:
+        row = json.loads(line)
+        found = row["key"], (row["chosen"], row["rejected"])
+        return dict([found]) if line.decode() == _line(*found) else {}
+    except (KeyError, TypeError, ValueError):
+        return {}

@@ -5,7 +5,6 @@ the whole batch and works on its share; gradients of the small adapter are summe
 two forwards with different adapters on.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,8 +15,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from videogpa.artifact import hash_json, write_json_atomic
-from videogpa.dpo.calibration import TRIAL_SHARE, Calibration, advantages, calibrated
+from videogpa.artifact import hash_file, hash_json, write_json_atomic
+from videogpa.dpo.calibration import TRIAL_SHARE, advantages, calibrated, read_calibration
 from videogpa.dpo.checkpoint import Progression, copy_weights, restore, save, set_weights
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.diffusion import Batch, PairErrors, Sides, adapters_off, pair_errors, side_errors
@@ -93,7 +92,7 @@ def train(
     if (out / CHECKPOINT).exists():
         now = restore(out / CHECKPOINT, lora, ema, optimizer, schedule)
     held_out_reference = _held_out_reference(steps)
-    rows = [row for row in read_log(out / LOG) if row["step"] <= now.step] if now.step else []
+    rows = read_log(out / LOG, now.step, now.log) if now.step else []
 
     with ExitStack() as stack:
         if accelerator.is_main_process:
@@ -132,6 +131,7 @@ def train(
             if now.stopped is not None:
                 break
             if step % cfg.checkpoint_every == 0 and accelerator.is_main_process:
+                now = replace(now, log=hash_file(out / LOG))
                 save(out / CHECKPOINT, now, lora, ema, optimizer, schedule)
     return now, beta
 
@@ -320,7 +320,7 @@ def _calibrated_beta(steps: _Steps, lora: dict[str, nn.Parameter], out: Path) ->
         if steps.accelerator.is_main_process:
             write_json_atomic(path, asdict(calibrated(last, count)))
         steps.accelerator.wait_for_everyone()
-    return Calibration(**json.loads(path.read_text())).beta
+    return read_calibration(path).beta
 
 
 def _given(values: PerSample | None) -> PerSample:

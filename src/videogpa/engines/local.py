@@ -27,7 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from videogpa.engines.base import Workers
-from videogpa.errors import CannotJudge, InputError, RowFailed
+from videogpa.errors import NO_ROOM, CannotJudge, InputError, RowFailed, StageStopped, disk_problem
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -61,15 +61,19 @@ def map_rows(
     same for any number of workers; randomness must come from a seed inside the job.
 
     A job's RowFailed or CannotJudge, any other exception (its traceback goes to the debug log) and the death
-    of its process (out of memory) fail that row alone. Leaving the loop, by Ctrl-C or otherwise, kills the
-    workers at once; when this process is killed they exit by themselves. Workers of a cluster do the same elsewhere.
+    of its process (out of memory) fail that row alone; StageStopped and a full disk end the loop. Leaving it,
+    by Ctrl-C or otherwise, kills the workers at once; when this process is killed they exit by themselves.
+    Workers of a cluster do the same elsewhere.
 
     Raises:
         InputError: `workers` is below 1, or `make_worker` raised it.
+        StageStopped: no row is to blame.
         RuntimeError: all workers died while they started.
     """
     with progress(description, len(jobs)) as advance:
         for job, outcome in _outcomes(make_worker, jobs, workers):
+            if isinstance(outcome, StageStopped):
+                raise outcome
             advance(outcome)
             if isinstance(outcome, RowFailed):
                 logger.debug("%s\n%s", outcome, "\n".join(getattr(outcome, "__notes__", ())))
@@ -78,7 +82,7 @@ def map_rows(
 
 def _outcomes(
     make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job], workers: Workers
-) -> Iterator[tuple[Job, Result | RowFailed]]:
+) -> Iterator[tuple[Job, Result | RowFailed | StageStopped]]:
     if not isinstance(workers, int):
         return workers.outcomes(make_worker, jobs)
     if workers < 1:
@@ -103,7 +107,7 @@ def steps(items: Sequence[Item], description: str) -> Iterator[Item]:
 
 def _run_here(
     make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job]
-) -> Iterator[tuple[Job, Result | RowFailed]]:
+) -> Iterator[tuple[Job, Result | RowFailed | StageStopped]]:
     if not jobs:
         return
     with one_thread():
@@ -123,7 +127,7 @@ class _Worker:
 
 def _run_in_processes(
     make_worker: Callable[[], Work[Job, Result]], jobs: Sequence[Job], workers: int
-) -> Iterator[tuple[Job, Result | RowFailed]]:
+) -> Iterator[tuple[Job, Result | RowFailed | StageStopped]]:
     waiting = list(reversed(range(len(jobs))))
     pool: dict[Connection, _Worker] = {}
 
@@ -219,13 +223,17 @@ def _exit_with_parent() -> None:
         os._exit(1)
 
 
-def attempt(work: Work[Job, Result], job: Job) -> Result | RowFailed:
+def attempt(work: Work[Job, Result], job: Job) -> Result | RowFailed | StageStopped:
     """The outcome of one job, whatever happens short of the process's death."""
     try:
         return work(job)
+    except StageStopped as stopped:
+        return stopped
     except (RowFailed, CannotJudge) as failure:
         return RowFailed(str(failure))
     except Exception as error:
+        if getattr(error, "errno", None) in NO_ROOM and (full := disk_problem(error)):
+            return full
         unexpected = RowFailed(f"{type(error).__name__}: {error}")
         unexpected.add_note(traceback.format_exc())
         return unexpected

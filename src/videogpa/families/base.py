@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 
-from videogpa.artifact import atomic_path
+from videogpa.artifact import atomic_path, require_as_made
 from videogpa.errors import InputError
 from videogpa.tensors import Latents, PerSample
 
@@ -117,9 +117,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file onto the CPU.
 
     Raises:
-        InputError: the file is missing or is not safetensors.
+        InputError: the file is missing, is not safetensors, or was changed since its stage made it.
     """
     try:
-        return load_file(path)
+        return load_file(require_as_made(path))
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read tensors from {path}: {error}; redo the stage that wrote it") from error

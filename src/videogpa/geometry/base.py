@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from videogpa.artifact import atomic_path
+from videogpa.artifact import atomic_path, require_as_made
 from videogpa.tensors import Depth, Extrinsics, Intrinsics, Mask, Normals, Video
 
 
@@ -62,8 +62,12 @@ def save_prediction(path: Path, prediction: GeometryPrediction) -> None:
 
 
 def load_prediction(path: Path) -> GeometryPrediction:
-    """Read what `save_prediction` wrote."""
-    with safe_open(path, "pt") as file:
+    """Read what `save_prediction` wrote.
+
+    Raises:
+        StageStopped: the file was changed since its stage made it.
+    """
+    with safe_open(require_as_made(path), "pt") as file:
         names = file.keys()
         tensors = {name: file.get_tensor(name) for name in names}
         return GeometryPrediction(scale=file.metadata()["scale"], **tensors)

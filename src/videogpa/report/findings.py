@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
+from videogpa.artifact import read_as_made
 from videogpa.errors import InputError
 
 Verdict = Literal["better", "worse", "unclear", "disqualified", "neither"]
@@ -92,10 +93,10 @@ def read_summary(path: Path) -> Summary:
     """An evaluation's `summary.json`.
 
     Raises:
-        InputError: missing, or not what the evaluation stage writes.
+        InputError: missing, or not what the evaluation stage wrote.
     """
     try:
-        return Summary.model_validate_json(path.read_bytes())
+        return Summary.model_validate_json(read_as_made(path))
     except (OSError, ValidationError) as error:
         raise InputError(f"cannot use {path}: {error}; redo the evaluation") from error
 

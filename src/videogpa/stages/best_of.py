@@ -31,7 +31,8 @@ def run(cfg: BestOfConfig, candidates: Path, scores: Path, out: Path, *, overwri
         if artifact.complete:
             return out
         files = []
-        for prompt_id in dict.fromkeys(c.prompt_id for c in rows.values()):
+        prompts = list(dict.fromkeys(c.prompt_id for c in rows.values()))
+        for prompt_id in prompts:
             best = best_id(cfg.metric, by_prompt[prompt_id])
             row = None if best is None else rows[best]
             if row is None or row.video is None:
@@ -48,7 +49,7 @@ def run(cfg: BestOfConfig, candidates: Path, scores: Path, out: Path, *, overwri
             artifact.append(
                 Candidate(id=prompt_id, prompt_id=prompt_id, seed=row.seed, video=video, preview=preview)
             )
-        artifact.finish(list(artifact.done), files=files)
+        artifact.finish(prompts, files=files)
     return out
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from videogpa.artifact import CONFIG, MANIFEST, open_artifact, read_rows
+from videogpa.artifact import CONFIG, MANIFEST, open_artifact, read_as_made, read_manifest, read_rows
+from videogpa.dpo.calibration import read_calibration
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.doctor import Change, Training, Verdict, diagnose
 from videogpa.dpo.log import read_log
@@ -222,6 +223,8 @@ def trainings(folder: Path) -> dict[str, Training]:
 
 
 def _config(folder: Path) -> TrainConfig:
+    if (folder / MANIFEST).exists():
+        read_manifest(folder)
     try:
         return TrainConfig.model_validate(json.loads((folder / CONFIG).read_text())["config"])
     except (OSError, ValueError, KeyError, ValidationError) as error:
@@ -232,11 +235,11 @@ def _pair_counts(folder: Path) -> dict[str, Any]:
     """How many pairs are trained on and held out."""
     if not (folder / SUMMARY).exists():
         return {}
-    summary = json.loads((folder / SUMMARY).read_text())
+    summary = json.loads(read_as_made(folder / SUMMARY))
     return {name: summary[name] for name in ("pairs", "held_out_pairs")}
 
 
 def _beta(cfg: TrainConfig, folder: Path) -> float | None:
     if cfg.beta is not None or not (folder / CALIBRATION).exists():
         return cfg.beta
-    return json.loads((folder / CALIBRATION).read_text())["beta"]
+    return read_calibration(folder / CALIBRATION).beta

@@ -171,6 +171,8 @@ def _make_worker(
             latents, conditioning = family.encode(video[None], prompt.text, image)
         except InputError as misfit:
             raise RowFailed(str(misfit)) from misfit
+        if not latents.isfinite().all():
+            raise RowFailed("the model made latents that are not numbers of it")
         stored = row.model_copy(
             update={
                 "latents": f"latents/{row.id}.safetensors",

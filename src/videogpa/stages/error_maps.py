@@ -6,10 +6,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from videogpa.artifact import open_artifact, read_rows
+from videogpa.artifact import open_artifact, read_rows, require_as_made
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import CannotJudge, InputError, RowFailed
+from videogpa.stages.score import GEOMETRY
 from videogpa.types import Row, Score
 
 
@@ -28,7 +29,7 @@ def run(scores: Path, out: Path, *, workers: Workers = 1, overwrite: bool = Fals
         InputError: the scores are missing or keep no geometry.
     """
     rows = [row for row in read_rows(scores, Score) if row.status == "ok"]
-    if not (scores / "geometry").is_dir():
+    if not (scores / GEOMETRY).is_dir():
         raise InputError(f"{scores} keeps no geometry: score the candidates with `videogpa score-candidates`")
     with open_artifact(
         out,
@@ -57,7 +58,7 @@ def _make_worker(scores: Path, out: Path) -> Callable[[str], None]:
     from videogpa.metrics.consistency import error_maps
 
     def write(id: str) -> None:
-        path = scores / "geometry" / f"{id}.safetensors"
+        path = require_as_made(scores / GEOMETRY / f"{id}.safetensors")
         if not path.is_file():
             raise RowFailed("no geometry was recovered")
         try:

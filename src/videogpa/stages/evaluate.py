@@ -21,13 +21,15 @@ from videogpa.artifact import (
     hash_json,
     lock,
     open_artifact,
+    read_as_made,
     read_manifest,
     read_rows,
+    require_as_made,
     write_json_atomic,
     write_text_atomic,
 )
 from videogpa.engines.base import Workers
-from videogpa.errors import InputError
+from videogpa.errors import InputError, StageStopped
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.plugin import load
 from videogpa.report.findings import read_summary
@@ -194,7 +196,7 @@ def read_evaluation(evaluation: Path) -> list[EvalRow]:
     outside: dict[tuple[str, str, int], MetricValues] = defaultdict(dict)
     known = {(row.arm, row.prompt_id, row.seed) for row in rows if row.status == "ok"}
     for path in sorted((evaluation / EXTERNAL).glob("[!.]*")):
-        for found in read_external_scores(path, known, partial=True):
+        for found in read_external_scores(require_as_made(path), known, partial=True):
             outside[found.key] |= found.metrics
     return [
         row.model_copy(update={"metrics": row.metrics | outside[row.arm, row.prompt_id, row.seed]})
@@ -209,7 +211,7 @@ def _add_scores(evaluation: Path, rows: Sequence[EvalRow], tables: Sequence[Path
     kept = {path.name: path for path in sorted((evaluation / EXTERNAL).glob("[!.]*"))}
     known = {(row.arm, row.prompt_id, row.seed) for row in rows if row.status == "ok"}
     external = {
-        name: read_external_scores(path, known, partial=partial or name not in given)
+        name: read_external_scores(require_as_made(path), known, partial=partial or name not in given)
         for name, path in (kept | given).items()
     }
     require_apart(external)
@@ -222,14 +224,16 @@ def _add_scores(evaluation: Path, rows: Sequence[EvalRow], tables: Sequence[Path
                 f"{name} would take the place of an earlier table of that name, which has {', '.join(sorted(lost))}: "
                 "rename it"
             )
-    before, (cfg, between) = read_summary(evaluation / SUMMARY), _recorded(evaluation)
-    truth = read_rows(evaluation / "scores" / TRUTH, Score) if before.truth else []
+    cfg, between = _recorded(evaluation)
+    scored = evaluation / "scores" / TRUTH
+    truth = read_rows(scored, Score) if scored.exists() else []
+    own = _protocol_of(evaluation, cfg)
     summary = summarize(cfg, rows, between, truth, external)
     for name, path in given.items():
         copy_atomic(path, evaluation / EXTERNAL / name)
     write_json_atomic(
         evaluation / SUMMARY,
-        summary | {"protocol": _with_external(before.protocol, summary["external"])},
+        summary | {"protocol": _with_external(own, summary["external"])},
     )
     manifest = read_manifest(evaluation)
     changed = {
@@ -239,6 +243,14 @@ def _add_scores(evaluation: Path, rows: Sequence[EvalRow], tables: Sequence[Path
     write_json_atomic(
         evaluation / MANIFEST, manifest.model_copy(update={"files": files}).model_dump(mode="json")
     )
+
+
+def _protocol_of(evaluation: Path, cfg: EvaluateConfig) -> str:
+    try:
+        return read_summary(evaluation / SUMMARY).protocol
+    except StageStopped:
+        # Numbers were being added when the process was killed: the manifest does not know the new summary yet.
+        return protocol(cfg, json.loads((evaluation / CONFIG).read_bytes())["inputs"])
 
 
 def _metrics_of(table: Sequence[ExternalScore]) -> set[str]:
@@ -564,7 +576,7 @@ def _recorded(evaluation: Path) -> tuple[EvaluateConfig, list[BetweenSeedsRow]]:
     """How a finished evaluation was made, and what the seeds of a prompt said together."""
     try:
         cfg = EvaluateConfig.model_validate(json.loads((evaluation / CONFIG).read_bytes())["config"])
-        lines = (evaluation / BETWEEN).read_text(encoding="utf-8").splitlines()
+        lines = read_as_made(evaluation / BETWEEN).decode().splitlines()
         return cfg, [BetweenSeedsRow.model_validate_json(line) for line in lines]
     except (OSError, ValueError) as error:
         raise InputError(f"{evaluation} is no evaluation of this version: {error}; redo it") from error

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from videogpa.artifact import open_artifact, read_rows, write_json_atomic
+from videogpa.artifact import open_artifact, read_as_made, read_rows, write_json_atomic
 from videogpa.errors import InputError
 from videogpa.stages.score import LICENSES, higher_is_better, judged_values
 from videogpa.types import PreferencePair, Score
+
+DROPPED = "dropped.json"
 
 
 class PairConfig(BaseModel):
@@ -66,17 +68,17 @@ def run(cfg: PairConfig, scores: Path, out: Path, *, overwrite: bool = False) ->
     ) as artifact:
         if artifact.complete:
             return out
-        write_json_atomic(out / "dropped.json", dropped)
+        write_json_atomic(out / DROPPED, dropped)
         write_json_atomic(out / LICENSES, licenses_of(scores))
         artifact.append(*(p for p in pairs if p.id not in artifact.done))
-        artifact.finish([p.id for p in pairs], [LICENSES])
+        artifact.finish([p.id for p in pairs], [DROPPED, LICENSES])
     return out
 
 
 def licenses_of(folder: Path) -> dict[str, str]:
     """The licences, by model, of the weights that scores or pairs were made with; empty where none are recorded."""
     path = folder / LICENSES
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(read_as_made(path)) if path.exists() else {}
 
 
 def form_pairs(cfg: PairConfig, prompt_id: str, group: list[Score]) -> list[PreferencePair]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videogpa.artifact import CONFIG, MANIFEST, ROWS, Manifest, read_manifest, read_rows
+from videogpa.artifact import CONFIG, MANIFEST, ROWS, Manifest, read_as_made, read_manifest, read_rows
 from videogpa.engines.base import Workers
 from videogpa.errors import InputError
 from videogpa.report.clips import (
@@ -43,6 +43,7 @@ from videogpa.stages.evaluate import (
     TRUTH,
     family_of,
 )
+from videogpa.stages.pair import DROPPED
 from videogpa.stages.rounds import trainings_of
 from videogpa.types import CONSISTENCY, Candidate, EvalRow, PreferencePair, Prompt, Score
 
@@ -169,7 +170,7 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
         candidates={c.id: c for c in read_rows(parts["candidates"], Candidate)},
         scores={s.id: s for s in read_rows(parts["scores"], Score)},
         pairs=read_rows(parts["pairs"], PreferencePair),
-        dropped=json.loads((parts["pairs"] / "dropped.json").read_bytes()),
+        dropped=json.loads(read_as_made(parts["pairs"] / DROPPED)),
         trainings={
             name: training
             for arm, lora in loras.items()
@@ -458,7 +459,7 @@ def _trained(folder: Path, evaluation: Path) -> dict[str, Path]:
 
 def _trainings(arm: str, folder: Path, record: dict[str, Any]) -> dict[str, Training]:
     """The arm's training, or one for each expert of its model; the first goes by the arm's name."""
-    outcome = json.loads((folder / "training.json").read_bytes())
+    outcome = json.loads(read_as_made(folder / "training.json"))
     given = {"config": record["config"], "later": "earlier" in record["inputs"]}
     experts = outcome.get("experts")
     if experts is None:
@@ -472,8 +473,7 @@ def _trainings(arm: str, folder: Path, record: dict[str, Any]) -> dict[str, Trai
 
 
 def _log_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "log.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(read_as_made(folder / "log.csv").decode().splitlines()))
 
 
 def _provenance(run: FinishedRun) -> dict[str, Any]:

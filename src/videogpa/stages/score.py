@@ -33,6 +33,7 @@ from videogpa.video_io import (
 
 REWARDS = {"paper": "paper_reward"}
 """Rewards that go by another name than their metric."""
+GEOMETRY = "geometry"
 LICENSES = "licenses.json"
 """Beside scores and pairs: the licence of every model whose weights made them."""
 SMALLEST_SIDE = 16
@@ -186,10 +187,12 @@ def run(
         if shard is not None and shard.merges:
             merge(artifact, Score, shard.of)
         todo = [j for j in jobs if j.id not in artifact.done]
-        for score in score_videos(cfg, todo, workers=workers, keep=out / "geometry"):
+        for score in score_videos(cfg, todo, workers=workers, keep=out / GEOMETRY):
             artifact.append(score)
         write_json_atomic(out / LICENSES, licenses)
-        artifact.finish([j.id for j in jobs], [LICENSES])
+        good = [j.id for j in jobs if artifact.done[j.id].status == "ok"]
+        kept = [name for id in good if (out / (name := f"{GEOMETRY}/{id}.safetensors")).is_file()]
+        artifact.finish([j.id for j in jobs], [LICENSES, *kept])
     return out
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from videogpa.artifact import atomic_path
+from videogpa.artifact import atomic_path, read_as_made
 from videogpa.engines.base import Workers
 from videogpa.errors import InputError
 from videogpa.stages import evaluate
@@ -45,7 +45,7 @@ def run(
     drawn = {name: Arm(lora=str(lora), strength=strength) for name, strength in arms.items()}
     swept = cfg.model_copy(update={"arms": drawn, "comparisons": None})
     evaluation = evaluate.run(swept, prompts, out / "evaluation", workers=workers, overwrite=overwrite)
-    summary = json.loads((evaluation / SUMMARY).read_text())
+    summary = json.loads(read_as_made(evaluation / SUMMARY))
     with atomic_path(out / TABLE) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

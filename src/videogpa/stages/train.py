@@ -73,6 +73,7 @@ def run(
             )
         accelerator.wait_for_everyone()
         if (out / MANIFEST).exists():
+            _drop_checkpoints(out, accelerator)
             return out
         training, held_out = split(
             load_pairs(pairs, candidates, cfg.labels, cfg.seed, maps if cfg.dense != "off" else None),
@@ -103,12 +104,10 @@ def run(
         if accelerator.is_main_process:
             told = summaries[experts[0]] if len(experts) == 1 else {"experts": summaries}
             write_json_atomic(out / SUMMARY, told | counts)
-            folders = [out] if len(experts) == 1 else [out / expert for expert in experts]
-            logs = [(folder / LOG).relative_to(out).as_posix() for folder in folders]
+            logs = [LOG] if len(experts) == 1 else [f"{expert}/{LOG}" for expert in experts]
             weights = [f"{LORA}/{name}" for name in LORA_FILES[: len(experts)]]
             artifact.finish([], [*weights, *logs, SUMMARY])
-            for folder in folders:
-                (folder / CHECKPOINT).unlink(missing_ok=True)
+        _drop_checkpoints(out, accelerator)
     return out
 
 
@@ -133,6 +132,12 @@ def plan_of(
         read_batch(family, training[:1], reading, generator(0)), cfg.micro_pairs or cfg.batch_pairs
     )
     return plan(cfg, family, batch, len(training), matmul_rate(dtype, device))
+
+
+def _drop_checkpoints(out: Path, accelerator: Accelerator) -> None:
+    if accelerator.is_main_process:
+        for checkpoint in out.rglob(CHECKPOINT):
+            checkpoint.unlink()
 
 
 def _load_expert(cfg: TrainConfig, model: Path, accelerator: Accelerator, expert: str | None) -> VideoFamily:
