@@ -197,7 +197,11 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         raise InputError(f"{folder / MANIFEST} is damaged: {first_problem(error)}") from error
     record = read_record(folder)
-    if record is None or hash_json({key: record[key] for key in IDENTITY}) != manifest.config_sha256:
+    if (
+        record is None
+        or record["stage"] != manifest.stage
+        or hash_json({key: record[key] for key in IDENTITY}) != manifest.config_sha256
+    ):
         raise InputError(f"{folder / CONFIG} is not the file that {MANIFEST} was written for; redo the stage")
     if not (folder / ROWS).exists() or hash_file(folder / ROWS) != manifest.rows_sha256:
         raise InputError(f"{folder / ROWS} is not the file that {MANIFEST} was written for; redo the stage")

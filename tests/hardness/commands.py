@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+LONG = bool(os.environ.get("HARDNESS_LONG"))
+"""Whether there is time for more than the suite has time for."""
 Fault = tuple[Any, ...]
 """The name of a function in `faults.py` and its arguments."""
 
@@ -41,11 +42,9 @@ class Command:
         return self.wait() == -signal.SIGKILL and running
 
     @property
-    def output(self) -> str:
-        return (self.scratch / "output").read_text()
-
-    @property
     def errors(self) -> str:
+        """What it printed on standard error until its end."""
+        self.wait()
         return (self.scratch / "errors").read_text()
 
 
@@ -120,7 +119,3 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def differences(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
     return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-
-
-def seconds_since(began: float) -> float:
-    return time.monotonic() - began

@@ -171,7 +171,7 @@ def test_a_run_killed_at_random_instants_is_the_same_run(commands, finished, tmp
     rng = random.Random(SEED)
     stage = Stage(("run",), STAGES["run"].commands)
     killed_to_its_end(
-        lambda command: commands.start(command.split(), folder=tmp_path), stage, tmp_path, 3, 5.0, rng
+        lambda command: commands.start(command.split(), folder=tmp_path), stage, tmp_path, 2, 5.0, rng
     )
     assert differences(contents(tmp_path / "run"), contents(finished)) == []
 

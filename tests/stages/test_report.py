@@ -9,7 +9,7 @@ import pytest
 
 from tests.html_page import Page
 from tests.stages.finished_run import Size, make
-from videogpa.artifact import read_rows
+from videogpa.artifact import hash_json, read_rows
 from videogpa.errors import InputError
 from videogpa.stages import report
 from videogpa.types import PreferencePair
@@ -199,6 +199,10 @@ def test_later_rounds_have_their_curves_and_a_lora_from_elsewhere_has_none(tmp_p
     record = json.loads((second / "lora/dpo/config.json").read_text())
     record["inputs"]["earlier"] = "0" * 64
     (second / "lora/dpo/config.json").write_text(json.dumps(record))
+    identity = {key: record[key] for key in ("stage", "config", "inputs")}
+    manifest = json.loads((second / "lora/dpo/manifest.json").read_text())
+    sealed = json.dumps(manifest | {"config_sha256": hash_json(identity)})
+    (second / "lora/dpo/manifest.json").write_text(sealed)
     found = report.read_run(run, second / "evaluation")
     assert {name: training.later for name, training in found.trainings.items()} == {
         **{"dpo": False, "dpo_random": False},

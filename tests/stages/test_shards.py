@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videogpa.artifact import MANIFEST, read_rows
+from videogpa.artifact import MANIFEST, hash_file, read_manifest, read_rows
 from videogpa.cli import app
 from videogpa.errors import InputError
 from videogpa.stages import encode, prompts, sample, score
@@ -104,7 +104,11 @@ def test_a_changed_file_is_refused(asked, parts):
 def test_failed_rows_of_parts_stay_failed(asked, whole, tmp_path):
     broken = tmp_path / "whole"
     shutil.copytree(whole, broken)
-    next(broken.rglob("*.mkv")).write_bytes(b"no video")
+    video = next(broken.rglob("*.mkv"))
+    video.write_bytes(b"no video")
+    manifest = read_manifest(broken)
+    made = manifest.files | {video.relative_to(broken).as_posix(): hash_file(video)}
+    (broken / MANIFEST).write_text(manifest.model_copy(update={"files": made}).model_dump_json())
     for shard in (*PARTS, WHOLE):
         score.run(JUDGED, broken, tmp_path / "scores", shard=shard)
     rows = read_rows(tmp_path / "scores", Score)
