@@ -87,10 +87,12 @@ def run(
     for scoring in (cfg.score, cfg.evaluate.score):
         score.check_needed(scoring)
     with lock(out):
-        return _run(cfg, out, rounds, workers, overwrite)
+        return _run(cfg, out, rounds, workers, overwrite, keep)
 
 
-def _run(cfg: RunConfig, out: Path, rounds: int, workers: Workers, overwrite: bool) -> Path:
+def _run(
+    cfg: RunConfig, out: Path, rounds: int, workers: Workers, overwrite: bool, keep: Callable[[], None]
+) -> Path:
     leading = leading_arm(cfg, rounds) if rounds > 1 else None
     if overwrite and (out / "candidates" / CONFIG).exists():
         # What is about what will be replaced must not pass for being about what comes.
