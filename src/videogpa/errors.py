@@ -33,8 +33,8 @@ REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 def disk_problem(error: BaseException, path: Path | None = None) -> StageStopped | None:
     """What to say where it was the disk that did not do what was asked of `path`; None where it was something else."""
     # safetensors has the system's number in its text alone.
-    told = re.search(r"\(os error (\d+)\)|Os \{ code: (\d+)", str(error))
-    code = getattr(error, "errno", None) or (int(told[1] or told[2]) if told else 0)
+    stated = re.search(r"\(os error (\d+)\)|Os \{ code: (\d+)", str(error))
+    code = getattr(error, "errno", None) or (int(stated[1] or stated[2]) if stated else 0)
     if code not in NO_ROOM | REFUSED:
         return None
     named = path or getattr(error, "filename", None)

@@ -5,6 +5,7 @@ its check tells a line that was changed or cut off.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ import torch
 
 from videogpa.artifact import hash_json, writing
 from videogpa.dpo.diffusion import Sides
+from videogpa.errors import InputError
 
 
 class ReferenceCache:
-    """Errors of chosen and rejected by key, in memory and in a file."""
+    """Errors of chosen and rejected by key, in memory and in a file.
+
+    Raises:
+        InputError: the file holds something else.
+    """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu"):
         self.path = path
@@ -29,6 +35,8 @@ class ReferenceCache:
             if content and not content.endswith(b"\n"):
                 with writing(path), path.open("a") as file:
                     file.write("\n")
+            if content and not self.known:
+                raise InputError(f"{path} is no file of a base's errors: name another, or delete it")
 
     def find(self, keys: Sequence[str]) -> Sides | None:
         """The errors of all these pairs, or None if one of them is not known."""
@@ -42,7 +50,7 @@ class ReferenceCache:
         new = {
             key: (chosen, rejected)
             for key, chosen, rejected in zip(keys, sides[0].tolist(), sides[1].tolist(), strict=True)
-            if key not in self.known
+            if key not in self.known and math.isfinite(chosen) and math.isfinite(rejected)
         }
         self.known |= new
         if write and new:
