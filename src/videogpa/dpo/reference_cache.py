@@ -16,6 +16,8 @@ from videogpa.artifact import hash_json, writing
 from videogpa.dpo.diffusion import Sides
 from videogpa.errors import InputError
 
+BEGINNING = b'{"key": "'
+
 
 class ReferenceCache:
     """Errors of chosen and rejected by key, in memory and in a file.
@@ -30,13 +32,13 @@ class ReferenceCache:
         self.known: dict[str, tuple[float, float]] = {}
         if path.exists():
             content = path.read_bytes()
+            if content[: len(BEGINNING)] != BEGINNING[: len(content)]:
+                raise InputError(f"{path} is no file of a base's errors: name another, or delete it")
             for line in content.split(b"\n"):
                 self.known |= _whole(line)
             if content and not content.endswith(b"\n"):
                 with writing(path), path.open("a") as file:
                     file.write("\n")
-            if content and not self.known:
-                raise InputError(f"{path} is no file of a base's errors: name another, or delete it")
 
     def find(self, keys: Sequence[str]) -> Sides | None:
         """The errors of all these pairs, or None if one of them is not known."""
