@@ -16,7 +16,7 @@ FLOORS = (
     {"families", "geometry", "metrics", "dpo", "world", "engines"},
     {"false_colors", "contact_sheet", "report", "export", "fidelity"},
     {"stages"},
-    {"run", "recipes", "study"},
+    {"run", "plan", "recipes", "study"},
     {"cli"},
 )
 # Doors between rooms of one floor: (from, to).
@@ -30,6 +30,7 @@ DOORS = {
     ("contact_sheet", "false_colors"),
     ("report", "false_colors"),
     ("report", "contact_sheet"),
+    ("plan", "run"),
     ("recipes", "run"),
 }
 METRICS_MAY_USE = {

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from videogpa import __version__
-from videogpa.errors import InputError, RowFailed, StageStopped, disk_problem, first_problem
+from videogpa.errors import InputError, RowFailed, StageStopped, disk_problem, first_problem, told
 from videogpa.plugin import Kind, available, declared, describe, installed
 from videogpa.types import AnyRow, Score
 
@@ -63,6 +63,26 @@ Metrics = Annotated[
         help="only these, repeatable; where none of them needs geometry, no geometry model is loaded"
     ),
 ]
+Recipe = Annotated[str, typer.Argument(help="a recipe (`videogpa list recipes`) or a dotted module")]
+RecipeReward = Annotated[
+    str | None,
+    typer.Option("--reward", help="make preferences by consistency, paper, alignment, or a metric"),
+]
+PublishedModel = Annotated[
+    Path | None, typer.Option("--model", help="of a published model's recipe: its diffusers folder")
+]
+TrainingPrompts = Annotated[
+    Path | None, typer.Option("--prompts", help="its training prompts, as `prompts files` reads")
+]
+HeldOutPrompts = Annotated[Path | None, typer.Option("--held-out", help="its held-out prompts")]
+EvaluationGeometry = Annotated[
+    str | None, typer.Option(help="another geometry model for the held-out videos; by default the same")
+]
+EvaluationGeometryOptions = Annotated[
+    list[str] | None,
+    typer.Option("--evaluation-geometry-option", help="NAME=VALUE for that model, repeatable"),
+]
+Exact = Annotated[bool, typer.Option("--exact", help="its settings as published, not corrected")]
 Model = Annotated[str, typer.Option(help="'embedded', 'embedded-clean' or a diffusers folder")]
 FamilyName = Annotated[str, typer.Option(help="see `videogpa list families`")]
 Precision = Annotated[Literal["float32", "bfloat16"], typer.Option()]
@@ -188,7 +208,8 @@ def export(
     """Write a video's points and cameras for other programs."""
     from videogpa.stages.export import ExportConfig, run
 
-    cfg = ExportConfig(
+    cfg = _config(
+        ExportConfig,
         formats=tuple(formats.split(",")),
         score=_score_config(geometry, geometry_option, accept_license, max_frames=max_frames),
         min_confidence=min_confidence,
@@ -212,7 +233,7 @@ def prompts_world(
     """Procedural scenes with one true continuation each."""
     from videogpa.stages.prompts import WorldPrompts, run_world
 
-    cfg = WorldPrompts(split=split, count=count, offset=offset, dynamic=dynamic, text_only=text_only)
+    cfg = _config(WorldPrompts, split=split, count=count, offset=offset, dynamic=dynamic, text_only=text_only)
     print(run_world(cfg, out, overwrite=overwrite))
 
 
@@ -279,10 +300,16 @@ def sample(
         prompts = prompts_stage.run_single(prompt, image, out / "prompts", overwrite=overwrite)
     elif prompt is not None or prompts is None:
         raise InputError("give either --prompts FOLDER or --prompt TEXT")
+    elif image is not None:
+        raise InputError("--image is the first frame of a --prompt; prompts folders have their own")
+    if best_of is not None and candidates != 1:
+        raise InputError("--best-of N draws N candidates: leave --candidates out")
+    if lora is None and lora_strength != 1:
+        raise InputError("--lora-strength is that of a --lora")
     if shard is not None and best_of is not None:
         raise InputError("--best-of chooses among all candidates: use it without --shard")
-    cfg = sample_stage.SampleConfig(
-        family=family, model=model, lora=lora, lora_strength=lora_strength, candidates=best_of or candidates,
+    cfg = _config(
+        sample_stage.SampleConfig, family=family, model=model, lora=lora, lora_strength=lora_strength, candidates=best_of or candidates,
         seed=seed, frames=frames, height=height, width=width, steps=steps, guidance_scale=guidance_scale,
         dtype=dtype, device=device, shared_noise=shared_noise, accepted_licenses=tuple(accept_license or ()),
     )  # fmt: skip
@@ -353,7 +380,8 @@ def pair(
     from videogpa.stages.pair import PairConfig, run
     from videogpa.stages.score import reward_metric
 
-    cfg = PairConfig(
+    cfg = _config(
+        PairConfig,
         metric=reward_metric(reward),
         pairs_per_prompt=pairs_per_prompt,
         reuse_candidates=reuse_candidates,
@@ -393,11 +421,9 @@ def import_pairs(
     }  # fmt: skip
     cfg = _config(
         ImportConfig,
-        {name: value for name, value in given.items() if value is not None}
-        | {
-            "columns": dict(_name_and_value(entry, "--column") for entry in column or []),
-            "previews": previews,
-        },
+        **_given(given),
+        columns=dict(_name_and_value(entry, "--column") for entry in column or []),
+        previews=previews,
     )
     print(run(cfg, source, out, workers=workers, overwrite=overwrite))
     _exit_if_rows_failed(*(out / part for part in ("prompts", "candidates", "pairs")))
@@ -425,8 +451,8 @@ def encode(
     """Latents and conditioning of videos that come without them, for training."""
     from videogpa.stages.encode import EncodeConfig, run
 
-    cfg = EncodeConfig(
-        family=family, model=model, frames=frames, height=height, width=width, dtype=dtype, device=device,
+    cfg = _config(
+        EncodeConfig, family=family, model=model, frames=frames, height=height, width=width, dtype=dtype, device=device,
         accepted_licenses=tuple(accept_license or ()),
     )  # fmt: skip
     encoded = run(
@@ -461,6 +487,7 @@ def export_pairs(
     """Write pairs for other programs (docs/pairs.md)."""
     from videogpa.stages.export_pairs import ExportConfig, run
 
+    _require_push(push, public)
     if push is not None and format != "huggingface":
         raise InputError(f"--push is for --format huggingface, not {format}")
     cfg = ExportConfig(format=format, video=video, license=license, title=title)
@@ -486,6 +513,7 @@ def export_evaluation(
     """Write an evaluation's videos and numbers as a dataset folder with a card."""
     from videogpa.stages.export_evaluation import ExportEvaluationConfig, run
 
+    _require_push(push, public)
     cfg = ExportEvaluationConfig(video=video, license=license, title=title)
     folder = run(cfg, evaluation, prompts, out, workers=workers, overwrite=overwrite)
     print(folder)
@@ -546,7 +574,13 @@ def train(
     if accept_license:
         changes["accepted_licenses"] = tuple(accept_license)
     cfg = cfg.model_copy(update=changes)
+    if maps is not None and cfg.dense == "off":
+        raise InputError("--maps are for dense preferences: set 'dense' in --config")
+    if reference_cache is not None and cfg.reference_draws is None:
+        raise InputError("--reference-cache keeps fixed draws of noise: give --cache-reference, too")
     if plan:
+        if out is not None:
+            raise InputError("--plan writes nothing: leave --out out")
         if earlier is not None:
             raise InputError("--plan does not count an --earlier LoRA: plan without it, it is small")
         print(*plan_of(cfg, pairs, candidates, model_folder(model), maps=maps).lines(), sep="\n")
@@ -580,10 +614,13 @@ def doctor(
     from videogpa.stages.sample import SampleConfig
 
     videos = None
+    if prompts is None and (out is not None or probe != 16 or steps != 8 or model != "embedded"):
+        raise InputError("--probe, --out, --model and --steps say how to draw from --prompts")
     if prompts is not None:
-        drawn = SampleConfig(
-            model=model, candidates=1, steps=steps, accepted_licenses=tuple(accept_license or ())
-        )
+        drawn = _config(
+            SampleConfig, model=model, candidates=1, steps=steps,
+            accepted_licenses=tuple(accept_license or ()),
+        )  # fmt: skip
         videos = stage.probe(
             folder, prompts, out or folder / "probe", count=probe, drawn=drawn, workers=workers
         )
@@ -611,12 +648,10 @@ def export_lora(
     from videogpa.stages.export_lora import ExportLoraConfig, run
     from videogpa.weights import model_folder
 
+    _require_push(push, public)
     cfg = _config(
-        ExportLoraConfig,
-        {
-            "formats": formats.split(","), "strength": strength, "name": name, "base_model": base_model,
-            "family": family, "merged_precision": merged_precision,
-        },
+        ExportLoraConfig, formats=formats.split(","), strength=strength, name=name, base_model=base_model,
+        family=family, merged_precision=merged_precision,
     )  # fmt: skip
     print(*run(cfg, lora, out, model=model_folder(model), evaluation=evaluation), sep="\n")
     _push(out, push, "model", public)
@@ -647,9 +682,10 @@ def strength_sweep(
         values = [float(text) for text in strengths.split(",")]
     except ValueError as error:
         raise InputError(f"--strengths '{strengths}' are no numbers separated by commas") from error
-    cfg = EvaluateConfig(
-        sample=SampleConfig(
-            family=family, model=model, candidates=seeds, steps=steps, keep_latents=False,
+    cfg = _config(
+        EvaluateConfig,
+        sample=_config(
+            SampleConfig, family=family, model=model, candidates=seeds, steps=steps, keep_latents=False,
             accepted_licenses=tuple(accept_license or ()),
         ),
         score=_score_config(geometry, geometry_option, accept_license),
@@ -729,9 +765,10 @@ def evaluate(
                 "give the folder of held-out prompts; only --out with nothing but --scores needs none"
                 + "".join(f", here is --{name.replace('_', '-')}" for name in further[:1])
             )
-    cfg = EvaluateConfig(
-        sample=SampleConfig(
-            family=family, model=model, candidates=seeds, seed=seed, frames=frames, height=height, width=width,
+    cfg = _config(
+        EvaluateConfig,
+        sample=_config(
+            SampleConfig, family=family, model=model, candidates=seeds, seed=seed, frames=frames, height=height, width=width,
             steps=steps, guidance_scale=guidance_scale, dtype=dtype, device=device, keep_latents=False,
             accepted_licenses=tuple(accept_license or ()),
         ),
@@ -769,29 +806,19 @@ def report(
 
 @app.command("run")
 def run_recipe(
-    recipe: Annotated[str, typer.Argument(help="a recipe (`videogpa list recipes`) or a dotted module")],
+    recipe: Recipe,
     out: Out,
-    reward: Annotated[
-        str | None, typer.Option(help="make preferences by consistency, paper, alignment, or a metric")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="of a published model's recipe: its diffusers folder")
-    ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="its training prompts, as `prompts files` reads")
-    ] = None,
-    held_out: Annotated[Path | None, typer.Option(help="its held-out prompts")] = None,
+    reward: RecipeReward = None,
+    model: PublishedModel = None,
+    prompts: TrainingPrompts = None,
+    held_out: HeldOutPrompts = None,
     geometry: Geometry = "sfm",
     geometry_option: GeometryOptions = None,
-    evaluation_geometry: Annotated[
-        str | None, typer.Option(help="another geometry model for the held-out videos; by default the same")
-    ] = None,
-    evaluation_geometry_option: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE for that model, repeatable")
-    ] = None,
+    evaluation_geometry: EvaluationGeometry = None,
+    evaluation_geometry_option: EvaluationGeometryOptions = None,
     accept_license: AcceptedLicenses = None,
     device: str = "cuda",
-    exact: Annotated[bool, typer.Option("--exact", help="its settings as published, not corrected")] = False,
+    exact: Exact = False,
     rounds: Annotated[
         int,
         typer.Option(min=1, help="sample with the LoRA trained so far, and train on, so many times in all"),
@@ -808,28 +835,13 @@ def run_recipe(
     overwrite: Overwrite = False,
 ) -> None:
     """The whole loop: sample, score, pair, train, evaluate, report. Run it again to resume, or with more rounds."""
-    from videogpa.plugin import load
-    from videogpa.run import run, with_reward
+    from videogpa.run import run
     from videogpa.stages.rounds import EVALUATION, round_folder
 
-    make, given = load("recipes", recipe).recipe, {}
-    if "given" in inspect.signature(make).parameters:
-        given = {
-            "model": None if model is None else str(model), "prompts": prompts, "held_out": held_out,
-            "geometry": geometry, "geometry_options": _geometry_options(geometry_option),
-            "evaluation_geometry": evaluation_geometry,
-            "evaluation_geometry_options": _geometry_options(
-                evaluation_geometry_option, "--evaluation-geometry-option"
-            ),
-            "accepted_licenses": tuple(accept_license or ()), "device": device, "exact": exact,
-        }  # fmt: skip
-    elif model or prompts or held_out or evaluation_geometry:
-        raise InputError(
-            f"the recipe {recipe} takes no --model, --prompts, --held-out or --evaluation-geometry"
-        )
-    cfg = make(**given)
-    if reward is not None:
-        cfg = with_reward(cfg, reward)
+    cfg = _recipe(
+        recipe, reward, model, prompts, held_out, geometry, geometry_option, evaluation_geometry,
+        evaluation_geometry_option, accept_license, device, exact,
+    )  # fmt: skip
     keeping = None if store is None else _keeping(out, store, overwrite)
     report = run(
         cfg,
@@ -845,6 +857,38 @@ def run_recipe(
     folders = [round_folder(out, number) for number in range(1, rounds + 1)]
     drawn = [folder / name for folder in folders for name in ("candidates", "scores")]
     _exit_if_rows_failed(*drawn, folders[-1] / EVALUATION)
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    out: Annotated[Path, typer.Option(help="folder of the pilot, which is run once")],
+    pilot: Annotated[int, typer.Option(min=1, help="prompts of the pilot")] = 2,
+    workers: Annotated[
+        list[int] | None, typer.Option(min=1, help="GPUs or workers, repeatable; by default 1 to 1000")
+    ] = None,
+    reward: RecipeReward = None,
+    model: PublishedModel = None,
+    prompts: TrainingPrompts = None,
+    held_out: HeldOutPrompts = None,
+    geometry: Geometry = "sfm",
+    geometry_option: GeometryOptions = None,
+    evaluation_geometry: EvaluationGeometry = None,
+    evaluation_geometry_option: EvaluationGeometryOptions = None,
+    accept_license: AcceptedLicenses = None,
+    device: str = "cuda",
+    exact: Exact = False,
+) -> None:
+    """What a whole run will take (hours, storage, time with 1 to 1000 GPUs), from a pilot of a few prompts."""
+    from videogpa.plan import lines, measure, predict
+
+    cfg = _recipe(
+        recipe, reward, model, prompts, held_out, geometry, geometry_option, evaluation_geometry,
+        evaluation_geometry_option, accept_license, device, exact,
+    )  # fmt: skip
+    costs = measure(cfg, out, pilot)
+    plans = predict(cfg, costs, workers or (1, 2, 8, 64, 256, 1000))
+    print(*lines(plans, gpu=cfg.sample.device != "cpu"), sep="\n")
 
 
 @app.command()
@@ -887,7 +931,8 @@ def benchmark_reward(
     """Judge every metric by clips with known faults, degradations and legitimate changes."""
     from videogpa.stages.fidelity import FidelityConfig, run
 
-    cfg = FidelityConfig(
+    cfg = _config(
+        FidelityConfig,
         score=_score_config(
             geometry, geometry_option, accept_license, metrics=tuple(metric) if metric else None
         ),
@@ -1068,9 +1113,10 @@ def main() -> None:
         _stop(str(error), 2, debug)
     except RowFailed as error:
         _stop(str(error), SOME_FAILED, debug)
+    except OSError as error:
+        # No permission, no space, a name that is too long: of a file that was named, as a rule.
+        _stop(str(disk_problem(error) or told(error)), 2, debug)
     except Exception as error:
-        if problem := disk_problem(error):
-            _stop(str(problem), 2, debug)
         _stop(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
 
 
@@ -1081,11 +1127,53 @@ def _stop(message: str, code: int, debug: bool) -> None:
     raise SystemExit(code)
 
 
+def _require_push(repository: str | None, public: bool) -> None:
+    if public and repository is None:
+        raise InputError("--public is about the repository of --push")
+
+
 def _push(folder: Path, repository: str | None, kind: Literal["model", "dataset"], public: bool) -> None:
     if repository is not None:
         from videogpa.stages.push import push
 
         print(push(folder, repository, kind, public=public))
+
+
+def _recipe(
+    recipe: str,
+    reward: str | None,
+    model: Path | None,
+    prompts: Path | None,
+    held_out: Path | None,
+    geometry: str,
+    geometry_options: list[str] | None,
+    evaluation_geometry: str | None,
+    evaluation_geometry_options: list[str] | None,
+    accepted_licenses: list[str] | None,
+    device: str,
+    exact: bool,
+) -> Any:
+    """The configuration that a recipe makes of what is given; the embedded ones take nothing but the reward."""
+    from videogpa.plugin import load
+    from videogpa.run import with_reward
+
+    make, given = load("recipes", recipe).recipe, {}
+    if "given" in inspect.signature(make).parameters:
+        given = {
+            "model": None if model is None else str(model), "prompts": prompts, "held_out": held_out,
+            "geometry": geometry, "geometry_options": _geometry_options(geometry_options),
+            "evaluation_geometry": evaluation_geometry,
+            "evaluation_geometry_options": _geometry_options(
+                evaluation_geometry_options, "--evaluation-geometry-option"
+            ),
+            "accepted_licenses": tuple(accepted_licenses or ()), "device": device, "exact": exact,
+        }  # fmt: skip
+    elif model or prompts or held_out or evaluation_geometry:
+        raise InputError(
+            f"the recipe {recipe} takes no --model, --prompts, --held-out or --evaluation-geometry"
+        )
+    cfg = make(**given)
+    return cfg if reward is None else with_reward(cfg, reward)
 
 
 def _keeping(out: Path, address: str, overwrite: bool) -> Any:
@@ -1139,7 +1227,8 @@ def _print_families() -> None:
 def _score_config(geometry: str, options: list[str] | None, accepted: list[str] | None, **fields: Any):
     from videogpa.stages.score import ScoreConfig
 
-    return ScoreConfig(
+    return _config(
+        ScoreConfig,
         geometry=geometry,
         geometry_options=_geometry_options(options),
         accepted_licenses=tuple(accepted or ()),
@@ -1172,19 +1261,26 @@ def _arms(loras: list[str], models: list[str], best_of: list[str], best_by: str)
     arms: dict[str, Arm] = {}
     for entry in loras:
         name, folder, strength = _arm(entry, "--lora", "STRENGTH", r"-?(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?")
-        arms[name] = Arm(lora=folder, strength=1.0 if strength is None else float(strength))
+        _require_new(name, arms)
+        arms[name] = _config(Arm, lora=folder, strength=1.0 if strength is None else float(strength))
     for entry in models:
         name, folder, family = _arm(entry, "--other-model", "FAMILY", r"[A-Za-z_][\w.]*")
+        _require_new(name, arms)
         arms[name] = Arm(model=folder, family=family)
     for entry in best_of:
         name, _, count = entry.rpartition("=")
-        if not count.isdigit() or int(count) < 2 or name not in ("", BASE, *arms):
+        if not count.isdecimal() or int(count) < 2 or name not in ("", BASE, *arms):
             raise InputError(f"--best-of '{entry}': give N or NAME=N, N at least 2, NAME that of another arm")
         drawn = arms.get(name, Arm())
         arms[f"{name or BASE}_best_of_{count}"] = drawn.model_copy(
             update={"best_of": int(count), "best_by": best_by}
         )
     return arms
+
+
+def _require_new(name: str, arms: Mapping[str, Any]) -> None:
+    if name in arms:
+        raise InputError(f"two arms are called '{name}': rename one")
 
 
 def _arm(entry: str, option: str, after: str, pattern: str) -> tuple[str, str, str | None]:
@@ -1233,15 +1329,18 @@ def _sides(entry: str) -> tuple[str, str]:
 def _read_config(config_type, path: Path | None):
     from pydantic import ValidationError
 
+    from videogpa.artifact import require_file
+
     if path is None:
         return config_type()
+    require_file(path)
     try:
-        return config_type.model_validate_json(path.read_text())
-    except (OSError, ValidationError) as error:
-        raise InputError(f"cannot use the configuration {path}: {error}") from error
+        return config_type.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"cannot use the configuration {path}: {first_problem(error)}") from error
 
 
-def _config(config_type, fields: dict[str, Any]):
+def _config(config_type, **fields: Any):
     from pydantic import ValidationError
 
     try:

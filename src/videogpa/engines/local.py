@@ -6,10 +6,11 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ from rich.progress import (
 from rich.text import Text
 
 from videogpa.engines.base import Workers
-from videogpa.errors import NO_ROOM, CannotJudge, InputError, RowFailed, StageStopped, disk_problem
+from videogpa.errors import NO_ROOM, CannotJudge, InputError, RowFailed, StageStopped, disk_problem, told
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -37,6 +38,27 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 _shown: Progress | None = None
 """The bars of this process, while there are any."""
+_timings: "list[Timing] | None" = None
+
+
+@dataclass
+class Timing:
+    """One `map_rows` with one worker: seconds until that was ready, and of each job."""
+
+    description: str
+    load: float = 0.0
+    jobs: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def timed() -> Iterator[list[Timing]]:
+    """What every `map_rows` of the block with one worker takes, in order."""
+    global _timings
+    before, _timings = _timings, []
+    try:
+        yield _timings
+    finally:
+        _timings = before
 
 
 def preload(*modules: str) -> None:
@@ -60,16 +82,19 @@ def map_rows(
     top-level function, and so must jobs and results. Work runs on one thread per worker, so results are the
     same for any number of workers; randomness must come from a seed inside the job.
 
-    A job's RowFailed or CannotJudge, any other exception (its traceback goes to the debug log) and the death
-    of its process (out of memory) fail that row alone; StageStopped and a full disk end the loop. Leaving it,
-    by Ctrl-C or otherwise, kills the workers at once; when this process is killed they exit by themselves.
-    Workers of a cluster do the same elsewhere.
+    A job's RowFailed, CannotJudge, InputError or OSError, any other exception (its traceback goes to the debug log)
+    and the death of its process (out of memory) fail that row alone; StageStopped and a full disk end the loop.
+    Leaving it, by Ctrl-C or otherwise, kills the workers at once; when this process is killed they exit by
+    themselves. Workers of a cluster do the same elsewhere.
 
     Raises:
         InputError: `workers` is below 1, or `make_worker` raised it.
         StageStopped: no row is to blame.
         RuntimeError: all workers died while they started.
     """
+    if _timings is not None and workers == 1:
+        _timings.append(Timing(description))
+        make_worker = _with_timing(make_worker, _timings[-1])
     with progress(description, len(jobs)) as advance:
         for job, outcome in _outcomes(make_worker, jobs, workers):
             if isinstance(outcome, StageStopped):
@@ -89,6 +114,26 @@ def _outcomes(
         raise InputError(f"the number of workers must be at least 1, not {workers}")
     workers = min(workers, len(jobs))
     return _run_here(make_worker, jobs) if workers <= 1 else _run_in_processes(make_worker, jobs, workers)
+
+
+def _with_timing(
+    make_worker: Callable[[], Work[Job, Result]], timing: Timing
+) -> Callable[[], Work[Job, Result]]:
+    def make() -> Work[Job, Result]:
+        began = time.perf_counter()
+        work = make_worker()
+        timing.load = time.perf_counter() - began
+
+        def timed_work(job: Job) -> Result:
+            began = time.perf_counter()
+            try:
+                return work(job)
+            finally:
+                timing.jobs.append(time.perf_counter() - began)
+
+        return timed_work
+
+    return make
 
 
 def steps(items: Sequence[Item], description: str) -> Iterator[Item]:
@@ -229,11 +274,12 @@ def attempt(work: Work[Job, Result], job: Job) -> Result | RowFailed | StageStop
         return work(job)
     except StageStopped as stopped:
         return stopped
-    except (RowFailed, CannotJudge) as failure:
+    except (RowFailed, CannotJudge, InputError) as failure:
         return RowFailed(str(failure))
+    except OSError as error:
+        full = disk_problem(error) if error.errno in NO_ROOM else None
+        return full or RowFailed(told(error))
     except Exception as error:
-        if getattr(error, "errno", None) in NO_ROOM and (full := disk_problem(error)):
-            return full
         unexpected = RowFailed(f"{type(error).__name__}: {error}")
         unexpected.add_note(traceback.format_exc())
         return unexpected

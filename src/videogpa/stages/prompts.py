@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from videogpa.artifact import open_artifact, write_json_atomic
+from videogpa.artifact import open_artifact, require_file, write_json_atomic
 from videogpa.errors import InputError
 from videogpa.types import Prompt
 from videogpa.video_io import read_image, write_image
@@ -83,9 +83,7 @@ def run_files(cfg: FilePrompts, source: Path, out: Path, *, overwrite: bool = Fa
     Raises:
         InputError: missing, unreadable, or without a single prompt.
     """
-    entries = list(_entries(source))[: cfg.limit]
-    if not entries:
-        raise InputError(f"{source} contains no prompts; give text, JSON, JSONL, CSV or a folder of images")
+    entries = _limited(cfg, source)
     with open_artifact(
         out, stage="prompts", config=cfg, inputs={"source": source}, row_type=Prompt, overwrite=overwrite
     ) as artifact:
@@ -106,6 +104,15 @@ def run_files(cfg: FilePrompts, source: Path, out: Path, *, overwrite: bool = Fa
     return out
 
 
+def count_entries(cfg: FilePrompts, source: Path) -> int:
+    """How many prompts `run_files` would write.
+
+    Raises:
+        InputError: as `run_files`.
+    """
+    return len(_limited(cfg, source))
+
+
 def run_single(text: str, image: Path | None, out: Path, *, overwrite: bool = False) -> Path:
     """One prompt given on the command line."""
     source = out.with_suffix(".json")
@@ -113,44 +120,71 @@ def run_single(text: str, image: Path | None, out: Path, *, overwrite: bool = Fa
     return run_files(FilePrompts(), source, out, overwrite=overwrite)
 
 
+def _limited(cfg: FilePrompts, source: Path) -> list[tuple[str, Path | None]]:
+    entries = list(_entries(source))[: cfg.limit]
+    if not entries:
+        raise InputError(f"{source} contains no prompts; give text, JSON, JSONL, CSV or a folder of images")
+    return entries
+
+
 def _entries(source: Path) -> Iterator[tuple[str, Path | None]]:
     if source.is_dir():
         yield from _image_folder(source)
         return
-    try:
-        content = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read prompts from {source}: {error}") from error
+    require_file(source)
+    content = _text(source)
     try:
         match source.suffix.lower():
             case ".json":
                 value = json.loads(content)
                 items = list(value.values()) if isinstance(value, dict) else value
+                if not isinstance(items, list):
+                    raise InputError(f"{source} is neither a list of prompts nor an object of them")
             case ".jsonl":
                 items = [json.loads(line) for line in content.splitlines() if line.strip()]
             case ".csv":
                 items = list(csv.DictReader(content.splitlines()))
             case _:
                 items = [line.strip() for line in content.splitlines() if line.strip()]
-    except json.JSONDecodeError as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{source} is not valid JSON: {error}") from error
+    except csv.Error as error:
+        raise InputError(f"{source} is no table: {error}") from error
     for number, item in enumerate(items, start=1):
         yield _entry(item, source, number)
 
 
 def _entry(item: Any, source: Path, number: int) -> tuple[str, Path | None]:
     if isinstance(item, str):
-        return item, None
+        item = {"text": item}
     text = next((item[k] for k in TEXT_KEYS if k in item), None) if isinstance(item, dict) else None
     if not isinstance(text, str) or not text.strip():
         raise InputError(
             f"{source}, entry {number}: no caption; expected one of the keys {', '.join(TEXT_KEYS)}"
         )
+    if not is_text(text):
+        raise InputError(f"{source}, entry {number}: its caption has half of a character (a lone surrogate)")
     image = next((item[k] for k in ("image", "image_path", "first_frame") if item.get(k)), None)
+    if not isinstance(image, str | None):
+        raise InputError(f"{source}, entry {number}: its image is no path")
     return text, source.parent / image if image else None
 
 
 def _image_folder(folder: Path) -> Iterator[tuple[str, Path | None]]:
     for image in sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
         caption = image.with_suffix(".txt")
-        yield caption.read_text(encoding="utf-8").strip() if caption.exists() else "", image
+        yield _text(caption).strip() if caption.is_file() else "", image
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be stored: JSON can have halves of characters, which no text file can."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
