@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 
 from videogpa import artifact
 from videogpa.artifact import atomic_path, hash_file, hash_json, open_artifact, read_manifest, read_rows
-from videogpa.errors import InputError
+from videogpa.errors import InputError, StageStopped
 from videogpa.types import PreferencePair, Score
 
 
@@ -317,3 +318,89 @@ def test_a_killed_writer_releases_the_folder_and_loses_nothing_finished(tmp_path
     with open_artifact(tmp_path, **options) as opened:
         assert list(opened.done) == ["0", "1", "2", "3", "4", "5"]
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "config.json", "rows.jsonl"]
+
+
+def make_with_a_file(folder: Path) -> Path:
+    """A complete artifact with one file that its manifest lists and one that it does not."""
+    with start(folder) as opened:
+        for name in ("listed", "other"):
+            with atomic_path(folder / "videos" / name) as temporary:
+                temporary.write_bytes(b"content")
+        opened.append(score("a"))
+        opened.finish(["a"], ["videos/listed"])
+    return folder / "videos"
+
+
+def test_a_listed_file_that_was_changed_is_noticed_by_whatever_reads_it(tmp_path, monkeypatch):
+    videos = make_with_a_file(tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    readers = (
+        artifact.read_as_made,
+        artifact.require_as_made,
+        artifact.hash_input,
+        lambda path: artifact.hash_input(path.parent),
+        lambda path: artifact.copy_atomic(path, tmp_path / "copy"),
+    )
+    for place in (videos, Path("videos")):
+        for read in readers:
+            read(place / "listed")
+    for change in (b"c0ntent", b"cont", None):
+        (videos / "listed").unlink()
+        if change is not None:
+            (videos / "listed").write_bytes(change)
+        for place in (videos, Path("videos")):
+            for read in readers[: None if change else 2]:
+                with pytest.raises(StageStopped, match="listed is not the file that its stage made"):
+                    read(place / "listed")
+    (videos / "other").write_bytes(b"whatever")
+    assert artifact.read_as_made(videos / "other") == b"whatever"
+
+
+def test_files_of_somebody_elses_manifest_are_not_compared(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"files": {"a": "0"}}')
+    (tmp_path / "a").write_bytes(b"a")
+    assert artifact.read_as_made(tmp_path / "a") == b"a"
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("config.json", '"beta": 500.0', '"beta": 508.0'),
+        ("config.json", '"score"', '"scare"'),
+        ("manifest.json", '"stage": "score"', '"stage": "scare"'),
+        ("manifest.json", '"ok": 1', '"ok": 3'),
+        ("manifest.json", '"failed": 0', '"failed": 1'),
+    ],
+)
+def test_records_that_were_changed_are_noticed(tmp_path, file, before, after):
+    folder = complete(tmp_path / "out", score("a"))
+    content = (folder / file).read_text()
+    assert before in content
+    (folder / file).write_text(content.replace(before, after))
+    with pytest.raises(InputError, match=rf"{file}|rows\.jsonl has not"):
+        read_rows(folder, Score)
+
+
+def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path, monkeypatch):
+    with start(tmp_path / "out") as opened:
+        opened.append(score("a"))
+    artifact.write_text_atomic(tmp_path / "text", "before")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StageStopped, match=r"text on the disk /.*: No space left on device; make room"):
+            artifact.write_text_atomic(tmp_path / "text", "after")
+        with start(tmp_path / "out") as opened, pytest.raises(StageStopped, match=r"rows\.jsonl on the disk"):
+            opened.append(score("b"))
+    assert (tmp_path / "text").read_text() == "before"
+    assert not list(tmp_path.rglob(".*.tmp"))
+
+
+def test_other_errors_while_writing_are_not_taken_for_the_disks(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        artifact.copy_atomic(tmp_path / "nowhere", tmp_path / "sub/copy")
+    with pytest.raises(PermissionError), atomic_path(tmp_path / "sub/copy"):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "source"))

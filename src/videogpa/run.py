@@ -17,7 +17,7 @@ from videogpa.artifact import CONFIG, lock, write_json_atomic
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
-from videogpa.errors import InputError, RowFailed
+from videogpa.errors import InputError, RowFailed, StageStopped
 from videogpa.stages import doctor, error_maps, evaluate, pair, prompts, report, sample, score, train
 from videogpa.stages.evaluate import BASE, Arm, EvaluateConfig
 from videogpa.stages.pair import PairConfig
@@ -224,6 +224,7 @@ def train_all(
     """Train every arm, side by side where there are workers for it; returns the folders that diffusers loads.
 
     Raises:
+        StageStopped: a training had to stop; the message says why.
         RowFailed: a training failed.
     """
     make_worker = partial(_make_trainer, cfg, pairs, candidates, maps, earlier, out, overwrite)
@@ -249,9 +250,19 @@ def _make_trainer(
     def fit(arm: str) -> Path:
         training = cfg.trainings[arm]
         needed = maps if training.dense != "off" else None
-        return train.run(
-            training, pairs, candidates, model, out / arm, maps=needed, earlier=earlier, overwrite=overwrite
-        )
+        try:
+            return train.run(
+                training,
+                pairs,
+                candidates,
+                model,
+                out / arm,
+                maps=needed,
+                earlier=earlier,
+                overwrite=overwrite,
+            )
+        except InputError as error:
+            raise StageStopped(str(error)) from error
 
     return fit
 

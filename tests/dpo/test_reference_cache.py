@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from videogpa.dpo.reference_cache import ReferenceCache
+from videogpa.errors import InputError
 
 
 def test_errors_come_back_exactly_from_the_file(tmp_path):
@@ -27,3 +29,21 @@ def test_the_first_value_stays_and_a_torn_line_is_dropped(tmp_path):
     assert again.known == {"a": (1.0, 0.0)}
     again.add(["c"], (torch.ones(1), torch.ones(1)), write=True)
     assert ReferenceCache(path).known.keys() == {"a", "c"}
+
+
+def test_a_line_that_was_changed_is_computed_again(tmp_path):
+    path = tmp_path / "reference.jsonl"
+    sides = torch.tensor([0.25, 0.5]), torch.tensor([0.75, torch.nan])
+    ReferenceCache(path).add(["a", "b"], sides, write=True)
+    assert ReferenceCache(path).known == {"a": (0.25, 0.75)}
+    path.write_text(path.read_text().replace("0.25", "0.35"))
+    assert ReferenceCache(path).known == {}
+
+
+@pytest.mark.parametrize("content", ["key,chosen,rejected", "{}\n"])
+def test_another_file_is_left_alone(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_text(content)
+    with pytest.raises(InputError, match="no file of a base's errors"):
+        ReferenceCache(path)
+    assert path.read_text() == content

@@ -1,3 +1,4 @@
+import errno
 import functools
 import logging
 import os
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from videogpa.engines.local import map_rows, steps
-from videogpa.errors import CannotJudge, InputError, RowFailed
+from videogpa.errors import CannotJudge, InputError, RowFailed, StageStopped
 
 
 def make_worker(scale: float):
@@ -27,6 +28,10 @@ def make_worker(scale: float):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "leave":
                 os._exit(7)
+            case "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            case "changed":
+                raise StageStopped("a file was changed")
             case "unpicklable":
                 return lambda: 0
             case "threads":
@@ -177,3 +182,11 @@ def test_steps_go_through_everything_with_and_without_a_bar():
     assert list(steps(range(3), "parts")) == [0, 1, 2]
     jobs = map_rows(lambda: lambda job: list(steps(range(job), "parts")), [2, 4], workers=1, description="x")
     assert [found for _, found in jobs] == [[0, 1], [0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_no_row_is_to_blame_for_stops_all_of_them(workers):
+    with pytest.raises(StageStopped, match="No space left on device"):
+        run([0, "full", 1], workers)
+    with pytest.raises(StageStopped, match="was changed"):
+        run(["changed", 0], workers)

@@ -101,6 +101,8 @@ def test_every_file(commands, finished, tmp_path, capsys):
                 except AssertionError as error:
                     came = "SILENT OR UNCLEAR"
                     silent.append(f"{file} {how.__name__} {number}: {str(error)[:500]}")
+                    with capsys.disabled():
+                        print(silent[-1])
                 shutil.rmtree(out)
                 counts[how.__name__, came] = counts.get((how.__name__, came), 0) + 1
                 with capsys.disabled():

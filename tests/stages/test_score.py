@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from videogpa.artifact import open_artifact, read_manifest, read_rows
+from videogpa.artifact import Artifact, open_artifact, read_manifest, read_rows
 from videogpa.errors import InputError
 from videogpa.geometry.base import load_prediction
 from videogpa.metrics import cross_view, motion
@@ -76,6 +76,7 @@ def test_metrics_can_be_recomputed_from_the_kept_geometry(candidates, scored):
     geometry = load_prediction(scored / "geometry" / f"{row.id}.safetensors")
     clip = Clip(frames=read_video(drawn / row.video), geometry=geometry)
     assert cross_view.measure(clip) == pytest.approx(row.metrics["cross_view"], abs=1e-6)
+    assert f"geometry/{row.id}.safetensors" in read_manifest(scored).files
 
 
 def test_oracles_need_the_world(scored):
@@ -282,3 +283,24 @@ def test_pairs_and_the_best_are_chosen_from_scores_without_geometry(tmp_path, no
         best_of.run(BestOfConfig(metric="sharpness"), drawn, scores, tmp_path / "best"), Candidate
     )
     assert best.seed == 1
+
+
+def test_the_best_are_in_order_of_the_prompts_after_an_interruption(tmp_path, no_geometry, monkeypatch):
+    """The first prompt's videos cannot be judged: its row fails, and is tried again."""
+    drawn = tmp_path / "candidates"
+    with open_artifact(
+        drawn, stage="candidates", config=SampleConfig(), inputs={}, row_type=Candidate
+    ) as artifact:
+        for prompt, length in (("a", 1), ("b", 4)):
+            video = f"videos/{prompt}-0.mkv"
+            write_master(drawn / video, torch.rand(length, 3, 32, 32))
+            artifact.append(Candidate(id=f"{prompt}-0", prompt_id=prompt, seed=0, video=video))
+        artifact.finish(["a-0", "b-0"])
+    given = BestOfConfig(metric="sharpness"), drawn, score.run(FLAT, drawn, tmp_path / "s")
+    whole = best_of.run(*given, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Artifact, "finish", lambda *_, **__: None)
+        best_of.run(*given, tmp_path / "killed")
+    killed = best_of.run(*given, tmp_path / "killed")
+    assert [row.status for row in read_rows(whole, Candidate)] == ["failed", "ok"]
+    assert (killed / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()

@@ -1,5 +1,6 @@
 import csv
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.lora import LORA_FILES, add_lora, lora_parameters, save_lora
 from videogpa.dpo.pairs import Reading, batch_indices, load_pairs, split
 from videogpa.dpo.reference_cache import ReferenceCache
-from videogpa.errors import InputError
+from videogpa.errors import InputError, StageStopped
 from videogpa.families.base import save_tensors
 from videogpa.stages import train as stage
 from videogpa.stages.train import run
@@ -376,10 +377,48 @@ def test_each_expert_starts_from_its_own_earlier_lora(inputs, tmp_path, monkeypa
     assert [bool(found) for found in carried] == [True, False]
 
 
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "log.csv", "calibration.json"])
+def test_damage_done_while_a_training_is_interrupted_is_noticed(inputs, tmp_path, monkeypatch, name):
+    cfg = CFG.model_copy(update={"beta": None})
+    original = training.save
+
+    def dying(*args):
+        original(*args)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save", dying)
+        with pytest.raises(Killed):
+            run(cfg, **inputs, out=tmp_path)
+    content = (tmp_path / name).read_bytes()
+    rng = random.Random(0)
+    for _ in range(10):
+        flipped = bytearray(content)
+        # A log's first line is written again anyway.
+        first = content.index(b"\n") + 1 if name == "log.csv" else 0
+        flipped[rng.randrange(first, len(content))] ^= 1 << rng.randrange(8)
+        (tmp_path / name).write_bytes(flipped)
+        with pytest.raises(InputError, match=rf"{name}.* (is|was) |cannot read .*{name}"):
+            run(cfg, **inputs, out=tmp_path)
+
+
+def test_latents_that_were_changed_are_noticed(inputs, tmp_path):
+    candidates = tmp_path / "candidates"
+    shutil.copytree(inputs["candidates"], candidates)
+    manifest = read_manifest(candidates)
+    others = {path.relative_to(candidates).as_posix(): "0" * 64 for path in candidates.rglob("*.safetensors")}
+    (candidates / "manifest.json").write_text(manifest.model_copy(update={"files": others}).model_dump_json())
+    with pytest.raises(StageStopped, match="is not the file that its stage made"):
+        run(CFG, **inputs | {"candidates": candidates}, out=tmp_path / "out")
+
+
 def test_a_second_run_does_nothing_and_a_changed_one_is_refused(undisturbed, inputs):
     before = (undisturbed / WEIGHTS).stat().st_mtime_ns
+    # Killed right before its end, it may have left its checkpoint.
+    (undisturbed / "checkpoint.safetensors").touch()
     run(CFG, **inputs, out=undisturbed)
     assert (undisturbed / WEIGHTS).stat().st_mtime_ns == before
+    assert not (undisturbed / "checkpoint.safetensors").exists()
     with pytest.raises(InputError, match=r"config.beta 20.0 -> 10.0"):
         run(CFG.model_copy(update={"beta": 10.0}), **inputs, out=undisturbed)
 

@@ -233,12 +233,10 @@ def test_rules_that_were_changed_after_the_study_was_made_are_refused(study, tmp
     copy = tmp_path / "study"
     shutil.copytree(study, copy)
     plan = (copy / "config.json").read_text()
-    (copy / "config.json").write_text(plan.replace('"median_seconds": 1.5', '"median_seconds": 0.0'))
-    with pytest.raises(InputError, match="changed after the study was made"):
-        read_study(copy)
-    (copy / "config.json").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        read_study(copy)
+    for changed in (plan.replace('"median_seconds": 1.5', '"median_seconds": 0.0'), "{"):
+        (copy / "config.json").write_text(changed)
+        with pytest.raises(InputError, match=r"config\.json is not the file that"):
+            read_study(copy)
 
 
 def test_what_is_no_study_is_refused(tmp_path):

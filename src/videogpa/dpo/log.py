@@ -43,13 +43,17 @@ def read_log(path: Path, done: int | None = None, digest: str | None = None) -> 
     Raises:
         InputError: it is not what it was then, or was changed since the training's end.
     """
-    text = _until(require_as_made(path), done)
+    try:
+        text = _until(require_as_made(path), done)
+        rows = [
+            {name: float(value) for name, value in row.items() if value not in ("", None)}
+            for row in csv.DictReader(text.splitlines())
+        ]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: restore it, or begin anew with --overwrite") from error
     if digest is not None and hashlib.sha256(text.encode()).hexdigest() != digest:
         raise InputError(f"{path} was changed since step {done}: restore it, or begin anew with --overwrite")
-    return [
-        {name: float(value) for name, value in row.items() if value not in ("", None)}
-        for row in csv.DictReader(text.splitlines())
-    ]
+    return rows
 
 
 @contextmanager
@@ -79,7 +83,8 @@ def training_log(
 
 
 def _until(path: Path, done: int | None) -> str:
-    lines = path.read_text().splitlines(keepends=True)[1:] if path.exists() else []
+    # At step 0 whatever is there is of no account.
+    lines = path.read_text().splitlines(keepends=True)[1:] if path.exists() and done != 0 else []
     whole = [line for line in lines if line.endswith("\n")]
     kept = [line for line in whole if done is None or int(line.partition(",")[0]) <= done]
     return ",".join(COLUMNS) + "\n" + "".join(kept)
