@@ -336,6 +336,17 @@ def copy_atomic(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
+def require_file(path: Path) -> None:
+    """A file whose bytes can be read: opening a pipe would wait for somebody to write to it.
+
+    Raises:
+        InputError: it does not exist, or is a folder, a pipe or a device.
+    """
+    if not path.is_file():
+        kind = "is a folder, not a file" if path.is_dir() else "is no file"
+        raise InputError(f"{path} {kind if path.exists() else 'does not exist'}")
+
+
 def read_as_made(path: Path) -> bytes:
     """The content of a file.
 

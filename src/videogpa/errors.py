@@ -26,6 +26,12 @@ class CannotJudge(Exception):
     """The input is fine, but the measurement has no answer for it (no texture, no motion, no overlap)."""
 
 
+def told(error: OSError) -> str:
+    """What the operating system refused, and for which files."""
+    files = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{files}: {error.strerror}" if files else str(error)
+
+
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 
