@@ -107,7 +107,7 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
         (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--model", "{tmp}/no"], "does not exist"),
         (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--lora", "{tmp}/no"], "does not exist"),
         (["sample", "--out", "{tmp}/o", "--prompt", "a room", "--dtype", "float7"], "dtype"),
-        (["prompts", "files", "{tmp}/no.txt", "--out", "{tmp}/o"], "cannot read prompts"),
+        (["prompts", "files", "{tmp}/no.txt", "--out", "{tmp}/o"], "no.txt does not exist"),
         (["prompts", "world", "--split", "test", "--out", "{tmp}/o"], "'test' is not one of"),
         (["pair", "{tmp}/no", "--out", "{tmp}/o"], "does not exist"),
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--lora", "nonsense"], "NAME=FOLDER"),

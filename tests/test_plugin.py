@@ -9,10 +9,10 @@ from videogpa.errors import InputError
 def test_the_file_name_is_the_plugin_name(tmp_path, monkeypatch):
     import videogpa.recipes
 
-    (tmp_path / "freshly_added.py").write_text("answer = 42\n")
+    (tmp_path / "freshly_added.py").write_text("recipe = 42\n")
     monkeypatch.setattr(videogpa.recipes, "__path__", [*videogpa.recipes.__path__, str(tmp_path)])
     assert "freshly_added" in plugin.available("recipes")
-    assert plugin.load("recipes", "freshly_added").answer == 42
+    assert plugin.load("recipes", "freshly_added").recipe == 42
 
 
 @pytest.mark.parametrize("kind", ["families", "geometry", "metrics", "recipes", "export"])
@@ -38,7 +38,7 @@ def test_installed_asks_for_every_module():
 
 def test_a_dotted_path_loads_any_module(tmp_path, monkeypatch):
     (tmp_path / "their_package").mkdir()
-    (tmp_path / "their_package" / "metric.py").write_text("HIGHER_IS_BETTER = True\n")
+    (tmp_path / "their_package" / "metric.py").write_text("measure, HIGHER_IS_BETTER = len, True\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert plugin.load("metrics", "their_package.metric").HIGHER_IS_BETTER
 
@@ -53,3 +53,8 @@ def test_unknown_and_broken_plugins_are_input_errors(tmp_path, monkeypatch):
         plugin.load("metrics", "broken_plugin_package.metric")
     with pytest.raises(InputError, match="cannot import"):
         plugin.load("metrics", "no_such_package.metric")
+    with pytest.raises(InputError, match="the module 'json.tool' is no recipes plug-in: it has no 'recipe'"):
+        plugin.load("recipes", "json.tool")
+    for path in ("../sharpness", ".sharpness", "videogpa..metrics", "a b.c"):
+        with pytest.raises(InputError, match="no metrics plug-in named"):
+            plugin.load("metrics", path)

@@ -192,18 +192,19 @@ def read_manifest(folder: Path) -> Manifest:
         unfinished = read_record(folder) is not None
         state = "is not complete: run its stage again to finish it" if unfinished else "is not an artifact"
         raise InputError(f"{folder} {state} (no {MANIFEST})")
+    for name in (MANIFEST, ROWS):
+        require_file(folder / name)
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except ValidationError as error:
         raise InputError(f"{folder / MANIFEST} is damaged: {first_problem(error)}") from error
     record = read_record(folder)
-    if (
-        record is None
-        or record["stage"] != manifest.stage
-        or hash_json({key: record[key] for key in IDENTITY}) != manifest.config_sha256
+    if record is None or (record["stage"], _identity_hash(record)) != (
+        manifest.stage,
+        manifest.config_sha256,
     ):
         raise InputError(f"{folder / CONFIG} is not the file that {MANIFEST} was written for; redo the stage")
-    if not (folder / ROWS).exists() or hash_file(folder / ROWS) != manifest.rows_sha256:
+    if hash_file(folder / ROWS) != manifest.rows_sha256:
         raise InputError(f"{folder / ROWS} is not the file that {MANIFEST} was written for; redo the stage")
     return manifest
 
@@ -216,9 +217,11 @@ def read_rows(folder: Path, row_type: type[RowT]) -> list[RowT]:
     """
     manifest = read_manifest(folder)
     rows = _parse_rows(folder / ROWS, row_type)
-    failed = sum(row.status == "failed" for row in rows)
-    if (manifest.ok, manifest.failed) != (len(rows) - failed, failed):
-        raise InputError(f"{folder / MANIFEST} is damaged: {ROWS} has other numbers of rows; redo the stage")
+    ids, failed = {row.id for row in rows}, sum(row.status == "failed" for row in rows)
+    if len(ids) < len(rows) or (manifest.ok, manifest.failed) != (len(rows) - failed, failed):
+        raise InputError(
+            f"{folder / ROWS} has not the rows that {MANIFEST} counts, or an id twice; redo the stage"
+        )
     return rows
 
 
@@ -244,12 +247,21 @@ def require_as_made(path: Path) -> Path:
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The content of `config.json`, or None where this module has written none: the folder is not an artifact."""
+    if not (folder / CONFIG).is_file():
+        return None
     try:
         record = json.loads((folder / CONFIG).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     keys = {*IDENTITY, "environments"}
     return record if isinstance(record, dict) and keys <= record.keys() else None
+
+
+def _identity_hash(record: Mapping[str, Any]) -> str | None:
+    try:
+        return hash_json({key: record[key] for key in IDENTITY})
+    except ValueError:
+        return None
 
 
 def require_same(folder: Path, record: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -32,6 +32,16 @@ SHARED_MODULES = {
 }
 
 
+OFFERED = {
+    "families": "Family",
+    "geometry": "Backend",
+    "metrics": "measure",
+    "recipes": "recipe",
+    "export": "write",
+}
+"""What a module of a kind has, whoever wrote it."""
+
+
 def available(kind: Kind) -> list[str]:
     """Names of the plug-ins that ship with the package, sorted; nothing is imported."""
     package = importlib.import_module(f"videogpa.{kind}")
@@ -65,21 +75,33 @@ def load(kind: Kind, name: str) -> ModuleType:
     """The plug-in module `name`, or any importable module when `name` contains a dot.
 
     Raises:
-        InputError: no such plug-in, or the dotted module cannot be imported.
+        InputError: no such plug-in, or the dotted module cannot be imported or is no plug-in of this kind.
     """
-    if "." not in name and name not in available(kind):
-        raise InputError(f"no {kind} plug-in named '{name}'; choose from: {', '.join(available(kind))}")
-    path = name if "." in name else f"videogpa.{kind}.{name}"
     try:
-        return importlib.import_module(path)
+        module = importlib.import_module(_module(kind, name))
     except ImportError as error:
         raise InputError(f"cannot import {kind} plug-in '{name}': {error}") from error
+    if not hasattr(module, OFFERED[kind]):
+        raise InputError(f"the module '{name}' is no {kind} plug-in: it has no '{OFFERED[kind]}'")
+    return module
+
+
+def _module(kind: Kind, name: str) -> str:
+    """The name of a plug-in's module.
+
+    Raises:
+        InputError: neither a plug-in that ships with the package nor the dotted name of a module.
+    """
+    if name in available(kind):
+        return f"videogpa.{kind}.{name}"
+    if "." not in name or not all(part.isidentifier() for part in name.split(".")):
+        raise InputError(f"no {kind} plug-in named '{name}'; choose from: {', '.join(available(kind))}")
+    return name
 
 
 def _source(kind: Kind, name: str) -> ast.Module:
-    path = name if "." in name else f"videogpa.{kind}.{name}"
     try:
-        spec = importlib.util.find_spec(path)
+        spec = importlib.util.find_spec(_module(kind, name))
     except ImportError:
         spec = None
     if spec is None or spec.origin is None:

@@ -1,8 +1,9 @@
 """The frozen rows that stages exchange, one JSON line each."""
 
-from typing import Any, Literal
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat
 
 CONSISTENCY = "consistency"
 """The metric that is the overall score."""
@@ -10,12 +11,23 @@ MetricValues = dict[str, FiniteFloat | None]
 """By metric; None where it cannot judge. NaN is refused: it would win or lose comparisons at random."""
 
 
+def _stays_inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or any(c < " " or c == "\\" for c in name):
+        raise ValueError("is no name of a file inside the folder")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_stays_inside)]
+"""What names a file of an artifact, or becomes a part of its name."""
+
+
 class Row(BaseModel):
     """One record of an artifact. A failed row keeps its reason and has no values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
+    id: Name
     status: Literal["ok", "failed"] = "ok"
     reason: str | None = None
 
@@ -34,7 +46,7 @@ class Prompt(Row):
     """
 
     text: str
-    image: str | None = None
+    image: Name | None = None
     world: dict[str, Any] | None = None
 
 
@@ -43,12 +55,12 @@ class Candidate(Row):
     was made elsewhere.
     """
 
-    prompt_id: str
+    prompt_id: Name
     seed: int | None = None
-    video: str | None = None
-    preview: str | None = None
-    latents: str | None = None
-    conditioning: str | None = None
+    video: Name | None = None
+    preview: Name | None = None
+    latents: Name | None = None
+    conditioning: Name | None = None
 
 
 class WindowScore(BaseModel):
@@ -84,9 +96,9 @@ class PreferencePair(Row):
     A number is None where the source of a preference gives none (a vote).
     """
 
-    prompt_id: str
-    chosen: str
-    rejected: str
+    prompt_id: Name
+    chosen: Name
+    rejected: Name
     chosen_value: FiniteFloat | None = None
     rejected_value: FiniteFloat | None = None
     margin: FiniteFloat | None = None
@@ -95,10 +107,10 @@ class PreferencePair(Row):
 class EvalRow(Row):
     """All metrics of one (arm, prompt, seed)."""
 
-    arm: str
-    prompt_id: str
+    arm: Name
+    prompt_id: Name
     seed: int
-    video: str | None = None
+    video: Name | None = None
     metrics: MetricValues = {}
 
 

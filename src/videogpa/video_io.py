@@ -5,6 +5,7 @@ is refused as a whole: a clip with made-up pixels must never get a score.
 """
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from videogpa.artifact import atomic_path, require_as_made
+from videogpa.artifact import atomic_path, require_as_made, require_file
 from videogpa.errors import InputError, RowFailed
 from videogpa.tensors import Video
 
@@ -42,6 +43,8 @@ MP4_BOXES = frozenset(
 )
 STILL_OR_AUDIO_BRANDS = (b"avif", b"heic", b"heix", b"mif1", b"M4A ", b"M4B ")
 BT709 = 1  # in every table of ISO/IEC 23091-2
+MOST_PIXELS = 1 << 26
+"""Of one picture; 8192x8192."""
 Item = TypeVar("Item")
 
 
@@ -338,12 +341,19 @@ def read_image(path: Path) -> Float[Tensor, "3 h w"]:
         InputError: the path does not exist or is a folder, or a stage made another file of it.
         RowFailed: not an image, or truncated.
     """
-    _require_file(require_as_made(path))
+    require_file(require_as_made(path))
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            # Beside the bound, which is lower, the warning says nothing.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path)
+        with opened as image:
+            _require_bounded(path, *image.size)
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as error:
         raise RowFailed(f"{path}: not an image that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise RowFailed(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise RowFailed(f"{path}: the image cannot be decoded: {error}") from error
     return from_uint8(torch.from_numpy(pixels)[None])[0]
@@ -375,11 +385,12 @@ def _looks_like_video(path: Path) -> bool:
     return head.startswith(b"\x1a\x45\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
 
 
-def _require_file(path: Path) -> None:
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not a file")
+def _require_bounded(path: Path, width: int, height: int) -> None:
+    """A few kilobytes can unpack to gigabytes."""
+    if width * height > MOST_PIXELS:
+        raise RowFailed(
+            f"{path}: {width}x{height} is more than {MOST_PIXELS >> 20} megapixels; make it smaller"
+        )
 
 
 def _require_whole(path: Path) -> None:
@@ -441,7 +452,7 @@ def _ebml_number(file: BinaryIO) -> int | None:
 @contextmanager
 def _video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The opened container and its video stream, after the checks that need no decoding."""
-    _require_file(path)
+    require_file(path)
     try:
         _require_whole(path)
         container = av.open(
@@ -514,6 +525,7 @@ def _decode(container: InputContainer, stream: VideoStream, path: Path) -> Itera
         for frame in container.decode(stream):
             if frame.is_corrupt:
                 raise RowFailed(f"{path}: truncated or damaged after {count} frames")
+            _require_bounded(path, frame.width, frame.height)
             yield frame
             count += 1
     except (av.FFmpegError, OSError) as error:

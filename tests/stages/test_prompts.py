@@ -94,5 +94,5 @@ def test_unusable_files(tmp_path, name, content, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(InputError, match="cannot read prompts"):
+    with pytest.raises(InputError, match="does not exist"):
         prompts.run_files(FilePrompts(), tmp_path / "no.txt", tmp_path / "out")

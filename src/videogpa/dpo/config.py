@@ -30,7 +30,7 @@ class TrainConfig(BaseModel):
     `optimizer="adamw_8bit"` keeps moments in 8 bits.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     family: str = "wan"
     accepted_licenses: tuple[str, ...] = ()

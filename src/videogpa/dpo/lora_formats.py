@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from videogpa.artifact import atomic_path, write_json_atomic
+from videogpa.artifact import atomic_path, require_file, write_json_atomic
 from videogpa.dpo.lora import (
     AUTHORS_WAN,
     LORA_ADAPTER_METADATA_KEY,
@@ -36,7 +36,7 @@ from videogpa.dpo.lora import (
     write_lora,
 )
 from videogpa.errors import InputError
-from videogpa.families.base import save_tensors
+from videogpa.families.base import require_finite, save_tensors
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 Matrix = Float[Tensor, "out into"]
@@ -228,8 +228,19 @@ def _read(file: Path) -> Lora:
         else:
             named, metadata = _load(file)
             described = json.loads(metadata.get(LORA_ADAPTER_METADATA_KEY, "{}"))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise InputError(f"cannot read the LoRA {file}: {error}") from error
+    require_finite(named, file)
     weights = {key.removeprefix(PREFIX): tensor for key, tensor in named.items()}
     sides = {side: {key.removesuffix(side) for key in weights if key.endswith(side)} for side in (DOWN, UP)}
     odd = sides[DOWN] ^ sides[UP] | {key for key in weights if not key.endswith((DOWN, UP))}
@@ -257,6 +268,7 @@ def _config_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _load(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
+        require_file(file)
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
         return load_file(file), metadata

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from videogpa.artifact import hash_json, writing
+from videogpa.artifact import hash_json, require_file, writing
 from videogpa.dpo.diffusion import Sides
 from videogpa.errors import InputError
 
@@ -31,6 +31,7 @@ class ReferenceCache:
         self.device = device
         self.known: dict[str, tuple[float, float]] = {}
         if path.exists():
+            require_file(path)
             content = path.read_bytes()
             if content[: len(BEGINNING)] != BEGINNING[: len(content)]:
                 raise InputError(f"{path} is no file of a base's errors: name another, or delete it")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 
-from videogpa.artifact import atomic_path, require_as_made
+from videogpa.artifact import atomic_path, require_as_made, require_file
 from videogpa.errors import InputError
 from videogpa.tensors import Latents, PerSample
 
@@ -104,6 +104,20 @@ class VideoFamily(Protocol):
         ...
 
 
+def require_device(name: str) -> str:
+    """The device itself, if torch can put something on it here.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        torch.empty(1, device=name)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"there is no device '{name}' here ({reason}): give cpu, cuda or cuda:N") from error
+    return name
+
+
 def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -117,9 +131,24 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file onto the CPU.
 
     Raises:
-        InputError: the file is missing, is not safetensors, or was changed since its stage made it.
+        InputError: the file is missing, is not safetensors, or has values that are not finite.
+        StageStopped: it was changed since its stage made it.
     """
     try:
-        return load_file(require_as_made(path))
+        require_file(require_as_made(path))
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read tensors from {path}: {error}; redo the stage that wrote it") from error
+    require_finite(tensors, path)
+    return tensors
+
+
+def require_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """No value of a file is NaN or infinite: whatever is computed from it would be, too.
+
+    Raises:
+        InputError: one is.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: '{name}' has values that are not finite; make the file again")

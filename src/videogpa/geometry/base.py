@@ -1,14 +1,17 @@
 """The contract of geometry models: frames in, one `GeometryPrediction` out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from videogpa.artifact import atomic_path, require_as_made
+from videogpa.artifact import atomic_path, require_as_made, require_file
+from videogpa.errors import InputError
 from videogpa.tensors import Depth, Extrinsics, Intrinsics, Mask, Normals, Video
 
 
@@ -65,9 +68,47 @@ def load_prediction(path: Path) -> GeometryPrediction:
     """Read what `save_prediction` wrote.
 
     Raises:
-        StageStopped: the file was changed since its stage made it.
+        InputError: the file is missing, or something else.
+        StageStopped: it was changed since its stage made it.
     """
-    with safe_open(require_as_made(path), "pt") as file:
-        names = file.keys()
-        tensors = {name: file.get_tensor(name) for name in names}
-        return GeometryPrediction(scale=file.metadata()["scale"], **tensors)
+    try:
+        require_file(require_as_made(path))
+        with safe_open(path, "pt") as file:
+            scale = (file.metadata() or {}).get("scale")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} holds no geometry prediction: {error}") from error
+    problem = _problem(tensors, scale)
+    if problem is not None:
+        raise InputError(f"{path} holds no geometry prediction: {problem}")
+    return GeometryPrediction(scale=scale, **tensors)
+
+
+def _problem(tensors: Mapping[str, Tensor], scale: str | None) -> str | None:
+    """What does not fit in a stored prediction."""
+    if scale not in ("metric", "relative"):
+        return f"its scale is {scale}"
+    t, _, h, w = (
+        tensors["images"].shape if "images" in tensors and tensors["images"].ndim == 4 else (0, 0, 0, 0)
+    )
+    shapes: dict[str, tuple[int, ...]] = {
+        "depth": (t, h, w),
+        "confidence": (t, h, w),
+        "extrinsics_w2c": (t, 3, 4),
+        "intrinsics": (t, 3, 3),
+        "images": (t, 3, h, w),
+    }
+    further = {"normals": (t, 3, h, w), "albedo": (t, 3, h, w), "dynamic_mask": (t, h, w)}
+    for name in shapes.keys() - tensors.keys():
+        return f"it has no {name}"
+    for name, tensor in tensors.items():
+        if name not in shapes | further:
+            return f"nothing there is called '{name}'"
+        if tensor.shape != (shapes | further)[name] or not tensor.numel():
+            return f"{name} has the shape {tuple(tensor.shape)}"
+        if tensor.is_floating_point() == (name == "dynamic_mask"):
+            return f"{name} is of {tensor.dtype}"
+        # Depth and what goes with it may be unknown in places.
+        if name in ("images", "extrinsics_w2c", "intrinsics") and not torch.isfinite(tensor).all():
+            return f"{name} has values that are not finite"
+    return None

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from videogpa.artifact import read_as_made
-from videogpa.errors import InputError
+from videogpa.errors import InputError, first_problem
 
 Verdict = Literal["better", "worse", "unclear", "disqualified", "neither"]
 """`disqualified`: the winner breaks a guard; `neither`: the metric has no better."""
@@ -97,8 +97,10 @@ def read_summary(path: Path) -> Summary:
     """
     try:
         return Summary.model_validate_json(read_as_made(path))
-    except (OSError, ValidationError) as error:
+    except OSError as error:
         raise InputError(f"cannot use {path}: {error}; redo the evaluation") from error
+    except ValidationError as error:
+        raise InputError(f"cannot use {path}: {first_problem(error)}; redo the evaluation") from error
 
 
 def headline(summary: Summary, primary: str, truth: Sequence[str]) -> str:

@@ -146,12 +146,12 @@ def _make_worker(
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    from videogpa.families.base import save_tensors
+    from videogpa.families.base import require_device, save_tensors
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     family = load("families", cfg.family).Family(
-        model_folder(cfg.model), dtype=getattr(torch, cfg.dtype), device=cfg.device
+        model_folder(cfg.model), dtype=getattr(torch, cfg.dtype), device=require_device(cfg.device)
     )
 
     def encode(job: _Job) -> Candidate:

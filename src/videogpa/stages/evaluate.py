@@ -87,7 +87,7 @@ class Arm(BaseModel):
     best_of: of so many videos for every seed the best by the metric `best_by` is kept.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     lora: str | None = None
     strength: float = 1.0
@@ -603,6 +603,9 @@ def _check_arms(cfg: EvaluateConfig) -> None:
     for name in {n for pair in cfg.compared for n in pair}:
         if name not in (BASE, *cfg.arms):
             raise InputError(f"cannot compare unknown arm '{name}'; arms are {', '.join((BASE, *cfg.arms))}")
+    for arm, against in cfg.compared:
+        if arm == against:
+            raise InputError(f"cannot compare arm '{arm}' with itself")
 
 
 def _check_judges(cfg: EvaluateConfig, worlds: Worlds) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from videogpa.errors import CannotJudge, InputError, RowFailed
+from videogpa.errors import CannotJudge, RowFailed
 from videogpa.geometry.base import GeometryPrediction, load_prediction
 from videogpa.geometry.options import build
 from videogpa.plugin import load
@@ -19,7 +19,7 @@ class ExportConfig(BaseModel):
     given.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     formats: tuple[str, ...] = ("ply",)
     score: ScoreConfig = ScoreConfig()
@@ -45,20 +45,7 @@ def run(cfg: ExportConfig, source: Path, out: Path) -> list[Path]:
 
 def _prediction(cfg: ExportConfig, source: Path) -> GeometryPrediction:
     if source.suffix == SAVED:
-        return _saved(source)
+        return load_prediction(source)
     check(cfg.score)
     backend = build(cfg.score.geometry, cfg.score.geometry_options)
     return backend.predict(read_video(source, max_frames=cfg.score.max_frames, max_side=cfg.score.max_side))
-
-
-def _saved(source: Path) -> GeometryPrediction:
-    from safetensors import SafetensorError
-
-    if not source.is_file():
-        raise InputError(f"{source} does not exist")
-    try:
-        return load_prediction(source)
-    except (SafetensorError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{source} holds no geometry prediction: {error}; give a video or a file of scores/geometry"
-        ) from error

@@ -51,11 +51,11 @@ class ExportLoraConfig(BaseModel):
     `merged_precision` is that of the fused matrices: as the model is stored, or float32, which loses nothing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     formats: tuple[Format, ...] = Field(default=("diffusers",), min_length=1)
     strength: float = 1.0
-    name: str = "videogpa"
+    name: str = Field(default="videogpa", pattern=r"^[^/\\\x00-\x1f.][^/\\\x00-\x1f]{0,99}$")
     base_model: str | None = None
     family: str | None = None
     merged_precision: Literal["stored", "float32"] = "stored"
@@ -92,6 +92,8 @@ def run(
     """
     if (lora / SUMMARY).is_file() and (lora / LORA).is_dir():
         lora = lora / LORA
+    if out.resolve() in (lora.resolve(), lora.resolve().parent):
+        raise InputError(f"{out} is where the LoRA itself lies: write the exported one elsewhere")
     family = cfg.family or family_of(model)
     loras = [at_strength(one, cfg.strength) for one in read_loras(lora)]
     origin = origin_of(lora, evaluation)

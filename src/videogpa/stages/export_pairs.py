@@ -23,7 +23,7 @@ from videogpa.errors import InputError, RowFailed
 from videogpa.stages.pair import licenses_of
 from videogpa.stages.pair_sources import PUBLISHED_METRIC
 from videogpa.stages.score import LICENSES
-from videogpa.types import Candidate, PreferencePair, Prompt
+from videogpa.types import Candidate, PreferencePair, Prompt, Score
 from videogpa.video_io import frame_rate, probe, read_video, write_preview
 
 DATASET = "dataset"
@@ -89,6 +89,10 @@ def run(
         raise InputError(f"{pairs} holds no pairs")
     if cfg.format == "videogpa":
         _mode(rows)
+    if scores is not None:
+        if cfg.format != "videogpa":
+            raise InputError(f"scores are read for the format videogpa, not for {cfg.format}")
+        read_rows(scores, Score)
     by_id = {c.id: c for c in read_rows(candidates, Candidate)}
     captions = {p.id: p for p in read_rows(prompts, Prompt)}
     jobs = {p.id: _job(cfg, n, p, by_id, captions) for n, p in enumerate(rows)}

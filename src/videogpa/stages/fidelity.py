@@ -292,6 +292,8 @@ def _elsewhere(prediction: GeometryPrediction) -> GeometryPrediction:
 
 def _groups(samples: Path | None, prompts: Path | None) -> list[SampleGroup]:
     if samples is None:
+        if prompts is not None:
+            raise InputError(f"prompts {prompts} are those of samples: give both, or neither (--samples)")
         return []
     if prompts is None:
         raise InputError(f"samples {samples} need the prompts that they were drawn for (--prompts)")

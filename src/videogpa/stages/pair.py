@@ -25,7 +25,7 @@ class PairConfig(BaseModel):
     motion to the rejected's; 1 means that the chosen is never the calmer one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     metric: str = "consistency"
     pairs_per_prompt: int = Field(default=1, ge=1)

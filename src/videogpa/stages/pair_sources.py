@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from videogpa.errors import InputError
+from videogpa.artifact import require_file
+from videogpa.errors import InputError, first_problem
+from videogpa.stages.prompts import is_text
 from videogpa.video_io import find_videos
 
 Format = Literal["videogpa", "folders", "table"]
@@ -49,7 +51,7 @@ class ImportConfig(BaseModel):
     published metadata alone; with `min_motion` 0 motion is not looked at.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Format | None = None
     columns: dict[Role, str] = {}
@@ -116,6 +118,8 @@ def read(cfg: ImportConfig, source: Path) -> Found:
         InputError: unknown format, unreadable, or columns that cannot be told apart.
     """
     cfg = cfg.model_copy(update={"format": cfg.format or _format_of(source)})
+    if cfg.columns and cfg.format != "table":
+        raise InputError(f"{source} is read as {cfg.format}, which has no columns to be named")
     match cfg.format:
         case "videogpa":
             return _read_videogpa(cfg, source)
@@ -173,8 +177,10 @@ def _best_against_worst(cfg: ImportConfig, group: dict[str, Any], base: Path) ->
     if gap < (cfg.min_gap or 0):
         return f"best and worst differ by {gap:.3g}, less than {cfg.min_gap}"
     image = group.get("image_path", group.get("input_image_path"))
+    if not isinstance(image, str | None):
+        return f"its first frame {str(image)[:40]!r} is no path"
     return Preference(
-        text=group.get("text_prompt", group.get("prompt")) or "",
+        text=_text(group.get("text_prompt", group.get("prompt")), str(group.get("group_id", "a group"))),
         image=base / image if image else None,
         chosen=base / chosen["video_path"],
         rejected=base / rejected["video_path"],
@@ -184,10 +190,12 @@ def _best_against_worst(cfg: ImportConfig, group: dict[str, Any], base: Path) ->
     )
 
 
-def _counts(video: dict[str, Any], metric: str, min_motion: float | None) -> bool:
+def _counts(video: Any, metric: str, min_motion: float | None) -> bool:
+    if not isinstance(video, dict) or not isinstance(video.get("video_path"), str):
+        return False
     motion = video.get("motion_norm")
     moves = not min_motion or (_is_number(motion) and motion >= min_motion)
-    return bool(video.get("video_path")) and _is_number(video.get(metric)) and moves
+    return bool(video["video_path"]) and _is_number(video.get(metric)) and moves
 
 
 def _read_folders(cfg: ImportConfig, source: Path) -> Found:
@@ -204,13 +212,20 @@ def _read_folders(cfg: ImportConfig, source: Path) -> Found:
         images = [file for stem in beside for end in IMAGES if (file := stem.with_name(name + end)).is_file()]
         preferences.append(
             Preference(
-                text=captions[0].read_text(encoding="utf-8").strip() if captions else "",
+                text=_caption(captions[0]) if captions else "",
                 image=images[0] if images else None,
                 chosen=sides["chosen"][name],
                 rejected=sides["rejected"][name],
             )
         )
     return Found(cfg, preferences, dropped)
+
+
+def _caption(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -238,6 +253,8 @@ def _read_table(cfg: ImportConfig, source: Path) -> Found:
             raise InputError(
                 f"{table} is no table of pairs: every entry must be an object with named columns"
             )
+        if any(None in row for row in rows):
+            raise InputError(f"{table} has a row with more cells than the header: quote what holds a comma")
         columns = _columns(cfg, table, list(dict.fromkeys(name for row in rows for name in row)))
         for number, row in enumerate(rows, start=1):
             cells = {role: row.get(name) for role, name in columns.items()}
@@ -248,19 +265,19 @@ def _read_table(cfg: ImportConfig, source: Path) -> Found:
                 continue
             preferences.append(
                 Preference(
-                    text=str(cells.get("prompt") or "").strip(),
+                    text=_text(cells.get("prompt"), f"{table}, row {number}").strip(),
                     image=image,
                     chosen=chosen,
                     rejected=rejected,
-                    **_numbers(cfg, cells),
+                    **_numbers(cfg, cells, f"{table}, row {number}"),
                 )
             )
     return Found(cfg, preferences, dropped)
 
 
-def _numbers(cfg: ImportConfig, cells: Mapping[Role, Any]) -> dict[str, float | None]:
-    chosen, rejected = _number(cells.get("chosen_value")), _number(cells.get("rejected_value"))
-    margin = _number(cells.get("margin"))
+def _numbers(cfg: ImportConfig, cells: Mapping[Role, Any], where: str) -> dict[str, float | None]:
+    roles: tuple[Role, ...] = ("chosen_value", "rejected_value", "margin")
+    chosen, rejected, margin = (_number(cells.get(role), f"{where}: its {role}") for role in roles)
     if margin is None and chosen is not None and rejected is not None:
         margin = chosen - rejected if cfg.higher_is_better else rejected - chosen
     return {"chosen_value": chosen, "rejected_value": rejected, "margin": margin}
@@ -287,12 +304,17 @@ def _rows(table: Path) -> Iterator[dict[str, Any]]:
                 with table.open(newline="", encoding="utf-8") as file:
                     yield from csv.DictReader(file)
             case ".json":
-                yield from _json(table)
+                content = _json(table)
+                if not isinstance(content, list):
+                    raise InputError(f"{table} is no list of pairs")
+                yield from content
             case _:
                 raise InputError(
                     f"{table} is no table of pairs; give .parquet, .jsonl, .json, .csv or a folder"
                 )
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"cannot read pairs from {table}: {error}") from error
 
 
@@ -327,6 +349,9 @@ def _columns(cfg: ImportConfig, table: Path, present: list[str]) -> dict[Role, s
             )
         if options:
             found[role] = options[0]
+    for role, name in found.items():
+        if twice := [other for other in found if other != role and found[other] == name]:
+            raise InputError(f"{table}: the column '{name}' cannot be both {role} and {twice[0]}")
     return found
 
 
@@ -339,16 +364,29 @@ def _file(cell: Any, base: Path) -> File | None:
     return base / cell if isinstance(cell, str) and cell.strip() else None
 
 
-def _number(cell: Any) -> float | None:
+def _number(cell: Any, where: str) -> float | None:
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return None
     try:
         value = float(cell)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{where} {str(cell)[:40]!r} is no finite number; leave out what is not known")
+    return value
+
+
+def _text(cell: Any, where: str) -> str:
+    if cell is not None and not (isinstance(cell, str) and is_text(cell)):
+        raise InputError(f"{where}: its caption {str(cell)[:40]!r} is no text")
+    return cell or ""
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _filled(cfg: ImportConfig, source: Path, **says: Any) -> ImportConfig:
@@ -356,13 +394,14 @@ def _filled(cfg: ImportConfig, source: Path, **says: Any) -> ImportConfig:
     try:
         return ImportConfig.model_validate(cfg.model_dump() | open_fields)
     except ValidationError as error:
-        raise InputError(f"{source} has settings that cannot be used: {error}") from error
+        raise InputError(f"{source} has settings that cannot be used: {first_problem(error)}") from error
 
 
 def _json(path: Path) -> Any:
+    require_file(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read pairs from {path}: {error}") from error
 
 

@@ -33,7 +33,7 @@ class SampleConfig(BaseModel):
     noise that all candidates of a prompt have in common (`families/shared_noise.py`): pairs that differ less.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     family: str = "wan"
     model: str = "embedded"
@@ -126,13 +126,13 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
     from transformers.utils import logging as transformers_logging
 
     from videogpa.dpo.lora import load_lora
-    from videogpa.families.base import SamplerSettings, save_tensors
+    from videogpa.families.base import SamplerSettings, require_device, save_tensors
     from videogpa.families.shared_noise import SharedNoise
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     family = load("families", cfg.family).Family(
-        model_folder(cfg.model), dtype=getattr(torch, cfg.dtype), device=cfg.device
+        model_folder(cfg.model), dtype=getattr(torch, cfg.dtype), device=require_device(cfg.device)
     )
     if cfg.lora is not None:
         load_lora(family, lora_folder(cfg.lora), cfg.lora_strength)

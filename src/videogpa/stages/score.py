@@ -53,7 +53,7 @@ class ScoreConfig(BaseModel):
     `max_frames` frames. Oracles do not look at clips that were cut.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     geometry: str = "sfm"
     geometry_options: dict[str, str | int | float | bool] = {}
@@ -170,6 +170,8 @@ def run(
     licenses, used = check_needed(cfg), geometry_used(cfg)
     rows = [c for c in read_rows(candidates, Candidate) if c.status == "ok"]
     worlds = {p.id: p.world for p in read_rows(prompts, Prompt)} if prompts else {}
+    if prompts and (unknown := sorted({c.prompt_id for c in rows} - worlds.keys())):
+        raise InputError(f"{prompts} has no prompt '{unknown[0]}', of which {candidates} has videos")
     jobs = [
         ScoreJob(c.id, candidates / c.video, c.video, c.prompt_id, worlds.get(c.prompt_id))
         for c in rows

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from videogpa.errors import InputError, first_problem
-from videogpa.types import Row
+from videogpa.types import Name, Row
 
 Choice = Literal["left", "right", "tie"]
 Place = Literal["first", "second"]
@@ -69,7 +69,7 @@ class StudyConfig(BaseModel):
     prompts: int | None = Field(default=None, ge=1)
     raters: int | None = Field(default=None, ge=1)
     exclusion: Exclusion = Exclusion()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> "StudyConfig":
@@ -115,9 +115,9 @@ class StudyItem(Row):
     """
 
     kind: Literal["pair", "check"]
-    prompt_id: str
+    prompt_id: Name
     text: str
     seed: int
     arms: tuple[str, str]
-    videos: tuple[str, str]
+    videos: tuple[Name, Name]
     expected: Place | None = None

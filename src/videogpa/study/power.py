@@ -13,7 +13,13 @@ def power(win_rate: float, votes: int) -> float:
     """The chance that so many independent votes are significant at the 5 % level where the truth is `win_rate`.
 
     Source: Clopper and Pearson, The use of confidence or fiducial limits, Biometrika 1934 (the exact test).
+
+    Raises:
+        InputError: a win rate outside (0, 1), or more than 100,000 votes.
     """
+    _require_rate(win_rate)
+    if votes > MOST:
+        raise InputError(f"{votes:,} votes are more than the {MOST:,} that are counted")
     # Symmetric: reject where at least this many are on one side.
     counts = np.arange(votes + 1)
     tails = binom.sf(counts - 1, votes, 0.5)
@@ -24,6 +30,11 @@ def power(win_rate: float, votes: int) -> float:
     return float(binom.sf(critical - 1, votes, win_rate) + binom.cdf(votes - critical, votes, win_rate))
 
 
+def _require_rate(win_rate: float) -> None:
+    if not 0 < win_rate < 1:
+        raise InputError(f"a win rate is between 0 and 1, not {win_rate:g}")
+
+
 def votes_needed(win_rate: float, wanted: float = POWER) -> int:
     """The fewest votes from which on the power stays at `wanted` or above.
 
@@ -32,8 +43,7 @@ def votes_needed(win_rate: float, wanted: float = POWER) -> int:
     Raises:
         InputError: a win rate outside (0, 1) or so near one half that more than 100,000 votes would be needed.
     """
-    if not 0 < win_rate < 1:
-        raise InputError(f"a win rate is between 0 and 1, not {win_rate:g}")
+    _require_rate(win_rate)
     low, high = 1, 2
     while power(win_rate, high) < wanted:
         low, high = high, 2 * high

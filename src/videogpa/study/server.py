@@ -16,12 +16,12 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from videogpa.artifact import CONFIG, MANIFEST, hash_file, read_manifest, read_rows
-from videogpa.errors import InputError
+from videogpa.errors import InputError, first_problem
 from videogpa.study.plan import Choice, StudyConfig, StudyItem
 from videogpa.study.progress import progress
 from videogpa.study.schedule import Showing, schedule
@@ -213,7 +213,9 @@ def read_study(study: Path) -> tuple[StudyConfig, str]:
     try:
         record = json.loads((study / CONFIG).read_bytes())
         cfg = StudyConfig.model_validate(record["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except ValidationError as error:
+        raise InputError(f"{study / CONFIG} is no study's: {first_problem(error)}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{study / CONFIG} is damaged: {error}") from error
     return cfg, hash_file(study / MANIFEST)
 
