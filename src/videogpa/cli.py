@@ -1157,22 +1157,23 @@ def _recipe(
     from videogpa.plugin import load
     from videogpa.run import with_reward
 
-    make, given = load("recipes", recipe).recipe, {}
+    make = load("recipes", recipe).recipe
+    given = {
+        "model": None if model is None else str(model), "prompts": prompts, "held_out": held_out,
+        "geometry": geometry, "geometry_options": _geometry_options(geometry_options),
+        "evaluation_geometry": evaluation_geometry,
+        "evaluation_geometry_options": _geometry_options(
+            evaluation_geometry_options, "--evaluation-geometry-option"
+        ),
+        "accepted_licenses": tuple(accepted_licenses or ()), "device": device, "exact": exact,
+    }  # fmt: skip
     if "given" in inspect.signature(make).parameters:
-        given = {
-            "model": None if model is None else str(model), "prompts": prompts, "held_out": held_out,
-            "geometry": geometry, "geometry_options": _geometry_options(geometry_options),
-            "evaluation_geometry": evaluation_geometry,
-            "evaluation_geometry_options": _geometry_options(
-                evaluation_geometry_options, "--evaluation-geometry-option"
-            ),
-            "accepted_licenses": tuple(accepted_licenses or ()), "device": device, "exact": exact,
-        }  # fmt: skip
-    elif model or prompts or held_out or evaluation_geometry:
-        raise InputError(
-            f"the recipe {recipe} takes no --model, --prompts, --held-out or --evaluation-geometry"
-        )
-    cfg = make(**given)
+        cfg = make(**given)
+    else:
+        defaults = {"geometry": "sfm", "device": "cuda"}
+        if any(value and value != defaults.get(name) for name, value in given.items()):
+            raise InputError(f"the recipe {recipe} takes no --model, --prompts or other option but --reward")
+        cfg = make()
     return cfg if reward is None else with_reward(cfg, reward)
 
 

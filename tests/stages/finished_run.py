@@ -184,7 +184,7 @@ def _evaluation(folder: Path, held_out: Path, sampling: SampleConfig, jitter: di
         for row in rows:
             videos.setdefault((row.arm, row.prompt_id), []).append(out / str(row.video))
         together = between_seeds(cfg.score, videos, {p.id: p.world for p in asked})
-        truth = [_score(Candidate(id=f"{p.id}-0", prompt_id=p.id, seed=0, video=""), 0.0) for p in asked]
+        truth = [_score(Candidate(id=f"{p.id}-0", prompt_id=p.id, seed=0, video="none"), 0.0) for p in asked]
         write_json_atomic(out / "summary.json", summarize(cfg, rows, together, truth))
         artifact.finish([r.id for r in rows])
 

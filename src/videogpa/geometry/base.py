@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -74,7 +74,7 @@ def load_prediction(path: Path) -> GeometryPrediction:
     try:
         require_file(require_as_made(path))
         with safe_open(path, "pt") as file:
-            scale = (file.metadata() or {}).get("scale")
+            scale: Any = (file.metadata() or {}).get("scale")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} holds no geometry prediction: {error}") from error
