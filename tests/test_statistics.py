@@ -126,3 +126,11 @@ def test_a_ratio_keeps_numerators_with_their_denominators():
     assert ratio_interval(0.3 * denominators, denominators, 200, 0) == pytest.approx((0.3, 0.3))
     low, high = ratio_interval(np.array([0.1, 0.5, 0.2]), denominators, 2000, 0)
     assert low < 0.8 / 7 < high
+
+
+def test_intervals_of_many_clusters_are_those_of_all_resamples_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    values, clusters = rng.normal(size=300), [f"p{i // 2}" for i in range(300)]
+    together = bootstrap_interval(values, clusters, 1000, 5)
+    monkeypatch.setattr("videogpa.statistics.DRAWN_AT_ONCE", 1001)
+    assert bootstrap_interval(values, clusters, 1000, 5) == together

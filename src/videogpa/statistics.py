@@ -5,7 +5,7 @@ tests see one number per prompt. Pure functions of numbers; everything random ha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,8 @@ from scipy import stats
 LEVEL = 0.05
 """Of all intervals (95 %) and tests."""
 POWER = 0.8
+DRAWN_AT_ONCE = 1_000_000
+"""Clusters of resamples in memory."""
 
 Values = Float[np.ndarray, " n"]
 PerCluster = Float[np.ndarray, " c"]
@@ -35,7 +37,7 @@ def bootstrap_interval(
     """
     sums, counts = _totals(values, clusters)
     drawn = _resampled(len(sums), resamples, seed)
-    return _middle(sums[drawn].sum(1) / counts[drawn].sum(1))
+    return _middle([sums[some].sum(1) / counts[some].sum(1) for some in drawn])
 
 
 def ratio_interval(
@@ -49,7 +51,7 @@ def ratio_interval(
     """
     drawn = _resampled(len(numerators), resamples, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _middle(numerators[drawn].sum(1) / denominators[drawn].sum(1))
+        return _middle([numerators[some].sum(1) / denominators[some].sum(1) for some in drawn])
 
 
 def wins(gains: PerCluster) -> PerCluster:
@@ -102,10 +104,14 @@ def _totals(values: Values, clusters: Sequence[str]) -> tuple[PerCluster, PerClu
     return np.bincount(index, values, len(names)), np.bincount(index, minlength=len(names)).astype(float)
 
 
-def _resampled(count: int, resamples: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, count, (resamples, count))
+def _resampled(count: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """The clusters of all resamples, a few resamples at a time, whatever the number of clusters."""
+    rng = np.random.default_rng(seed)
+    at_once = max(1, DRAWN_AT_ONCE // count)
+    for done in range(0, resamples, at_once):
+        yield rng.integers(0, count, (min(at_once, resamples - done), count))
 
 
-def _middle(drawn: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
-    low, high = np.percentile(drawn, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
+def _middle(drawn: Sequence[Float[np.ndarray, " some"]]) -> tuple[float, float]:
+    low, high = np.percentile(np.concatenate(drawn), [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
     return float(low), float(high)

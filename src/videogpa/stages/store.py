@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from videogpa.artifact import (
     CONFIG,
@@ -30,6 +30,7 @@ from videogpa.artifact import (
 )
 from videogpa.engines.local import progress
 from videogpa.errors import InputError, first_problem
+from videogpa.types import Name
 
 COMMIT = "commit.json"
 TOGETHER = 64
@@ -47,16 +48,7 @@ class Commit(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    files: dict[str, str]
-
-    @field_validator("files")
-    @classmethod
-    def _stay_inside(cls, files: dict[str, str]) -> dict[str, str]:
-        for name in files:
-            path = PurePosixPath(name)
-            if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
-                raise ValueError(f"'{name}' is no name of a file in the folder")
-        return files
+    files: dict[Name, str]
 
 
 @dataclass(frozen=True)
