@@ -17,6 +17,11 @@ def as_nobody() -> None:
     os.setuid(NOBODY)
 
 
+def environment(name: str, value: str) -> None:
+    """Of this process and of all that it starts."""
+    os.environ[name] = value
+
+
 def clock_jumps(seconds: float) -> None:
     """The time of day jumps, there and back, every tenth time that it is asked for."""
     real, asked = time.time, 0

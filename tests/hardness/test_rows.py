@@ -1,11 +1,14 @@
-"""Something of a model fails in one row: that row says why, the others are as ever, and the exit status is 3."""
+"""Something of a model fails in one row: that row says why, the others are as ever, and the exit status is 3.
+
+With HARDNESS_LONG=1 the system kills a worker process, too.
+"""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.hardness.commands import Command
+from tests.hardness.commands import LONG, Command
 
 SAMPLE = "sample --prompts RUN/prompts/train --candidates 2 --frames 5 --steps 2 --workers 1 --out sampled"
 SCORE = "score-candidates RUN/candidates --metric motion --metric sharpness --workers 1 --out scores"
@@ -65,3 +68,20 @@ def test_what_cannot_be_judged_for_want_of_numbers_is_no_number(commands, finish
     assert "finite" in row["reason"] or "nan" in row["reason"]
     motions = {row["id"]: row["metrics"]["motion"] for row in expected}
     assert all(other["metrics"]["motion"] == motions[other["id"]] for other in found if other is not row)
+
+
+@pytest.mark.skipif(not LONG, reason="starts worker processes: HARDNESS_LONG=1 has it run")
+def test_a_worker_that_the_system_kills_costs_its_row_alone(commands, finished, undisturbed, tmp_path):
+    prompt = rows(finished / "prompts/train")[0]
+    command = SAMPLE.replace(
+        "--workers 1", "--workers 2 --family tests.hardness.broken --accept-license unknown"
+    )
+    ended = run(commands, finished, tmp_path, command, ("environment", "BROKEN", prompt["text"]))
+    assert ended.wait() == 3, ended.errors
+    found, expected = (rows(folder / "sampled/candidates") for folder in (tmp_path, undisturbed))
+    lost = [row for row in found if row["status"] == "failed"]
+    assert {row["prompt_id"] for row in lost} == {prompt["id"]}
+    assert {row["reason"] for row in lost} == {"the worker process was killed by SIGKILL (out of memory?)"}
+    assert [row for row in found if row not in lost] == [
+        r for r in expected if r["prompt_id"] != prompt["id"]
+    ]
