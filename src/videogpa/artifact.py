@@ -66,17 +66,17 @@ class Artifact(Generic[RowT]):
 
     def __init__(self, folder: Path, stage: str, config_sha256: str, row_type: type[RowT], lock: BinaryIO):
         self.folder = folder
-        self.done: dict[str, RowT] = {}
+        self.done = _StoredRows(folder / ROWS, row_type)
         self._stage = stage
         self._config_sha256 = config_sha256
         self._lock = lock
         if self.complete:
-            self.done = {row.id: row for row in read_rows(folder, row_type)}
+            self.done.places = {row.id: place for place, row in _complete_rows(folder, row_type)}
             return
         _drop_unfinished_line(folder / ROWS)
         if (folder / ROWS).exists():
             rows = _parse_rows(folder / ROWS, row_type)
-            self.done = {row.id: row for row in rows if row.status == "ok"}
+            self.done.places = {row.id: place for place, row in rows if row.status == "ok"}
 
     def __enter__(self) -> "Artifact[RowT]":
         return self
@@ -103,12 +103,15 @@ class Artifact(Generic[RowT]):
         """
         if self.complete:
             raise ValueError(f"{self.folder} is complete")
-        lines = b"".join(_to_line(row) for row in rows)
+        lines = [_to_line(row) for row in rows]
         with writing(self.folder / ROWS), (self.folder / ROWS).open("ab") as file:
-            file.write(lines)
+            place = file.seek(0, os.SEEK_END)
+            file.write(b"".join(lines))
             file.flush()
             os.fsync(file.fileno())
-        self.done.update((row.id, row) for row in rows)
+        for row, line in zip(rows, lines, strict=True):
+            self.done.places[row.id] = place
+            place += len(line)
 
     def finish(self, order: Sequence[str], files: Sequence[str] = ()) -> Manifest:
         """Rewrite the rows in canonical order and write the manifest: the artifact is complete.
@@ -122,13 +125,18 @@ class Artifact(Generic[RowT]):
         if len(set(order)) != len(order) or set(order) != set(self.done):
             missing, extra = sorted(set(order) - set(self.done)), sorted(set(self.done) - set(order))
             raise ValueError(f"{self.folder}: rows missing {missing}, unexpected {extra}, or ids repeated")
-        rows = [self.done[id] for id in order]
-        with atomic_path(self.folder / ROWS) as temporary:
-            temporary.write_bytes(b"".join(_to_line(row) for row in rows))
+        places, failed = {}, 0
+        with atomic_path(self.folder / ROWS) as temporary, temporary.open("wb") as file:
+            for id in order:
+                row = self.done[id]
+                places[id] = file.tell()
+                failed += row.status == "failed"
+                file.write(_to_line(row))
+        self.done.places = places
         manifest = Manifest(
             stage=self._stage,
-            ok=sum(row.status == "ok" for row in rows),
-            failed=sum(row.status == "failed" for row in rows),
+            ok=len(order) - failed,
+            failed=failed,
             config_sha256=self._config_sha256,
             rows_sha256=hash_file(self.folder / ROWS),
             files={name: hash_file(self.folder / name) for name in sorted(files)},
@@ -215,14 +223,13 @@ def read_rows(folder: Path, row_type: type[RowT]) -> list[RowT]:
     Raises:
         InputError: missing, not complete, changed afterwards, or rows of another kind.
     """
-    manifest = read_manifest(folder)
-    rows = _parse_rows(folder / ROWS, row_type)
-    ids, failed = {row.id for row in rows}, sum(row.status == "failed" for row in rows)
-    if len(ids) < len(rows) or (manifest.ok, manifest.failed) != (len(rows) - failed, failed):
-        raise InputError(
-            f"{folder / ROWS} has not the rows that {MANIFEST} counts, or an id twice; redo the stage"
-        )
-    return rows
+    return list(iter_rows(folder, row_type))
+
+
+def iter_rows(folder: Path, row_type: type[RowT]) -> Iterator[RowT]:
+    """As `read_rows`, one after the other; what is wrong with their number is said at the end."""
+    for _, row in _complete_rows(folder, row_type):
+        yield row
 
 
 def require_as_made(path: Path) -> Path:
@@ -255,6 +262,18 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     keys = {*IDENTITY, "environments"}
     return record if isinstance(record, dict) and keys <= record.keys() else None
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """The content of an artifact's `config.json`.
+
+    Raises:
+        InputError: missing, or not what this module writes.
+    """
+    record = read_record(folder)
+    if record is None or not isinstance(record["config"], dict) or not isinstance(record["inputs"], dict):
+        raise InputError(f"{folder / CONFIG} is missing or damaged; redo the stage")
+    return record
 
 
 def _identity_hash(record: Mapping[str, Any]) -> str | None:
@@ -453,6 +472,28 @@ def _to_line(row: Row) -> bytes:
     return (json.dumps(row.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+class _StoredRows(Mapping[str, RowT]):
+    """Rows of a file by id, read when they are asked for: in memory are only their ids and where their lines begin."""
+
+    def __init__(self, path: Path, row_type: type[RowT]):
+        self.places: dict[str, int] = {}
+        self._path, self._row_type = path, row_type
+
+    def __getitem__(self, id: str) -> RowT:
+        with self._path.open("rb") as file:
+            file.seek(self.places[id])
+            return self._row_type.model_validate_json(file.readline())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self.places
+
+
 def _drop_unfinished_line(path: Path) -> None:
     if not path.exists():
         return
@@ -462,13 +503,32 @@ def _drop_unfinished_line(path: Path) -> None:
         os.truncate(path, whole)
 
 
-def _parse_rows(path: Path, row_type: type[RowT]) -> list[RowT]:
-    rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            rows.append(row_type.model_validate_json(line))
-        except ValidationError as error:
-            raise InputError(
-                f"{path} line {number} is not a {row_type.__name__} row: {first_problem(error)}"
-            ) from error
-    return rows
+def _complete_rows(folder: Path, row_type: type[RowT]) -> Iterator[tuple[int, RowT]]:
+    """As `_parse_rows`, of an artifact whose manifest counts them."""
+    manifest = read_manifest(folder)
+    ids, failed, count = set(), 0, 0
+    for place, row in _parse_rows(folder / ROWS, row_type):
+        ids.add(row.id)
+        count += 1
+        failed += row.status == "failed"
+        yield place, row
+    if len(ids) < count or (manifest.ok, manifest.failed) != (count - failed, failed):
+        raise InputError(
+            f"{folder / ROWS} has not the rows that {MANIFEST} counts, or an id twice; redo the stage"
+        )
+
+
+def _parse_rows(path: Path, row_type: type[RowT]) -> Iterator[tuple[int, RowT]]:
+    """Where each line begins and its row; a line that does not end is left out."""
+    place = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield place, row_type.model_validate_json(line)
+            except ValidationError as error:
+                raise InputError(
+                    f"{path} line {number} is not a {row_type.__name__} row: {first_problem(error)}"
+                ) from error
+            place += len(line)

@@ -309,9 +309,10 @@ def sample(
     if shard is not None and best_of is not None:
         raise InputError("--best-of chooses among all candidates: use it without --shard")
     cfg = _config(
-        sample_stage.SampleConfig, family=family, model=model, lora=lora, lora_strength=lora_strength, candidates=best_of or candidates,
-        seed=seed, frames=frames, height=height, width=width, steps=steps, guidance_scale=guidance_scale,
-        dtype=dtype, device=device, shared_noise=shared_noise, accepted_licenses=tuple(accept_license or ()),
+        sample_stage.SampleConfig, family=family, model=model, lora=lora, lora_strength=lora_strength,
+        candidates=best_of or candidates, seed=seed, frames=frames, height=height, width=width, steps=steps,
+        guidance_scale=guidance_scale, dtype=dtype, device=device, shared_noise=shared_noise,
+        accepted_licenses=tuple(accept_license or ()),
     )  # fmt: skip
     computing = _workers(engine, workers, gpus_per_worker)
     drawn = sample_stage.run(
@@ -768,8 +769,8 @@ def evaluate(
     cfg = _config(
         EvaluateConfig,
         sample=_config(
-            SampleConfig, family=family, model=model, candidates=seeds, seed=seed, frames=frames, height=height, width=width,
-            steps=steps, guidance_scale=guidance_scale, dtype=dtype, device=device, keep_latents=False,
+            SampleConfig, family=family, model=model, candidates=seeds, seed=seed, frames=frames, height=height,
+            width=width, steps=steps, guidance_scale=guidance_scale, dtype=dtype, device=device, keep_latents=False,
             accepted_licenses=tuple(accept_license or ()),
         ),
         score=_score_config(geometry, geometry_option, accept_license),
@@ -1179,8 +1180,10 @@ def _recipe(
 
 def _keeping(out: Path, address: str, overwrite: bool) -> Any:
     """What stores the run's stages, once those stored before have been brought here."""
-    from videogpa.stages.store import Keeping, Store
+    from videogpa.stages.store import Keeping, Store, is_address
 
+    if not is_address(address):
+        raise InputError(f"--store {address} is no address, such as s3://bucket/run")
     store = Store(address)
     if not overwrite and store.homes():
         store.download(out)

@@ -1,5 +1,6 @@
 """The frozen rows that stages exchange, one JSON line each."""
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,14 @@ def _stays_inside(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_stays_inside)]
 """What names a file of an artifact, or becomes a part of its name."""
+
+
+def _is_finite(value: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+World = Annotated[dict[str, Any], AfterValidator(_is_finite)]
 
 
 class Row(BaseModel):
@@ -51,7 +60,7 @@ class Prompt(Row):
 
     text: str
     image: Name | None = None
-    world: dict[str, Any] | None = None
+    world: World | None = None
 
 
 class Candidate(Row):

@@ -30,6 +30,7 @@ from videogpa.world.render import render
 from videogpa.world.scene import sample_scene
 from videogpa.world.truth import exact_geometry
 
+ONE = " --workers 1"
 SMALL = "--steps 1 --frames 5 --height 32 --width 32 --workers 1"
 
 
@@ -81,17 +82,17 @@ CALLS: dict[str, tuple[Call, ...]] = {
         Call("pair {scores} --reward paper --pairs-per-prompt 2 --motion-match 1 --least-motion 0.1 --out {out}/pairs"),
     ),
     "import-pairs": (
-        Call("import-pairs {folders} --out {out}/imported --workers 1"),
-        Call("import-pairs {table} --out {out}/imported --no-previews --workers 1", files=("*.jsonl", "*")),
-        Call("import-pairs {published} --out {out}/imported --no-previews --workers 1", files=("*.json", "*.json", "*")),
-        Call("import-pairs {comma} --out {out}/imported --no-previews --workers 1", files=("*.csv", "*.csv", "*")),
+        Call("import-pairs {folders} --out {out}/i --workers 1"),
+        Call("import-pairs {table} --out {out}/i --no-previews --workers 1", files=("*.jsonl", "*")),
+        Call("import-pairs {published} --out {out}/i --no-previews" + ONE, files=("*.json", "*.json", "*")),
+        Call("import-pairs {comma} --out {out}/i --no-previews --workers 1", files=("*.csv", "*.csv", "*")),
     ),
     "encode": (
         Call("encode {candidates} {prompts} --frames 3 --out {out}/encoded --workers 1", costly=True),
     ),
     "export-pairs": (
         Call("export-pairs {pairs} {candidates} {prompts} --out {out}/dataset --workers 1"),
-        Call("export-pairs {pairs} {candidates} {prompts} --format videogpa --scores {scores} --out {out}/d --workers 1"),
+        Call("export-pairs {pairs} {candidates} {prompts} --format videogpa --scores {scores} --out {out}/d" + ONE),
         Call("export-pairs {pairs} {candidates} {prompts} --format simpletuner --video mp4 --out {out}/d --workers 1"),
     ),
     "export-evaluation": (
@@ -112,7 +113,7 @@ CALLS: dict[str, tuple[Call, ...]] = {
         Call("export-lora {lora} --format merged --model {model} --out {out}/e", files=("*.safetensors", "*.json")),
     ),
     "strength-sweep": (
-        Call("strength-sweep {held_out} --lora {lora} --strengths 1 --seeds 1 --steps 1 --out {out}/e --workers 1", costly=True),
+        Call("strength-sweep {held_out} --lora {lora} --strengths 1 --seeds 1 --steps 1 --out {out}/e" + ONE, costly=True),
     ),
     "evaluate": (
         Call("evaluate {held_out} --lora one={lora} --seeds 1 --out {out}/e " + SMALL, costly=True),
@@ -129,7 +130,7 @@ CALLS: dict[str, tuple[Call, ...]] = {
     "plan": (Call("plan tests.hardness.refused --prompts {prompts.json} --out {out}/pilot"),),
     "copy": (Call("copy {prompts} file://{out}/stored"), Call("copy file://{stored} {out}/run")),
     "benchmark reward": (
-        Call("benchmark reward --scenes 1 --size 32 --frames 3 --metric sharpness --out {out}/b --workers 1", costly=True),
+        Call("benchmark reward --scenes 1 --size 32 --frames 3 --metric sharpness --out {out}/b" + ONE, costly=True),
         Call(
             "benchmark reward --scenes 1 --size 32 --frames 3 --metric sharpness --samples {candidates} "
             "--prompts {prompts} --out {out}/b --workers 1", costly=True,

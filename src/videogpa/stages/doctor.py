@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from videogpa.artifact import CONFIG, MANIFEST, open_artifact, read_as_made, read_manifest, read_rows
+from videogpa.artifact import (
+    CONFIG,
+    MANIFEST,
+    open_artifact,
+    read_as_made,
+    read_manifest,
+    read_rows,
+    recorded,
+)
 from videogpa.dpo.calibration import read_calibration
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.doctor import Change, Training, Verdict, diagnose
@@ -19,7 +27,7 @@ from videogpa.dpo.log import read_log
 from videogpa.dpo.lora import LORA_FILES
 from videogpa.dpo.training import CALIBRATION, LOG
 from videogpa.engines.base import Workers
-from videogpa.errors import InputError
+from videogpa.errors import InputError, first_problem
 from videogpa.stages import sample, score
 from videogpa.stages.evaluate import BASE, GUARDED
 from videogpa.stages.rounds import ROUNDS, evaluation_of, trainings_of
@@ -107,7 +115,7 @@ def probe(
     """
     if not (folder / LORA / LORA_FILES[0]).exists():
         raise InputError(f"{folder} has no LoRA yet: wait for the end of the training")
-    if "earlier" in json.loads((folder / CONFIG).read_bytes())["inputs"]:
+    if "earlier" in recorded(folder)["inputs"]:
         raise InputError(
             f"the LoRA of {folder} goes on top of an earlier one and says nothing alone: evaluate the two stacked"
         )
@@ -187,7 +195,7 @@ def _beats(evaluation: Path, measured: Mapping[str, Measured], arm: str, control
     """
     if not {arm, control} <= measured.keys() or arm == control:
         return None
-    metric = json.loads((evaluation / CONFIG).read_text())["config"]["trained_by"]
+    metric = recorded(evaluation)["config"]["trained_by"]
     if metric is None:
         return None
     both = [
@@ -226,9 +234,11 @@ def _config(folder: Path) -> TrainConfig:
     if (folder / MANIFEST).exists():
         read_manifest(folder)
     try:
-        return TrainConfig.model_validate(json.loads((folder / CONFIG).read_text())["config"])
-    except (OSError, ValueError, KeyError, ValidationError) as error:
-        raise InputError(f"{folder / CONFIG} is not the configuration of a training: {error}") from error
+        return TrainConfig.model_validate(recorded(folder)["config"])
+    except ValidationError as error:
+        raise InputError(
+            f"{folder / CONFIG} is not the configuration of a training: {first_problem(error)}"
+        ) from error
 
 
 def _pair_counts(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Held-out evaluation: every arm on the same prompts and seeds, compared pair by pair (`docs/evaluation.md`)."""
 
-import json
 import math
 import re
 from collections import defaultdict
@@ -14,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa import __version__
 from videogpa.artifact import (
-    CONFIG,
     MANIFEST,
     copy_atomic,
     hash_file,
@@ -24,6 +22,7 @@ from videogpa.artifact import (
     read_as_made,
     read_manifest,
     read_rows,
+    recorded,
     require_as_made,
     write_json_atomic,
     write_text_atomic,
@@ -161,8 +160,7 @@ def run(
             videos |= {(TRUTH, str(s.prompt_id)): [folder / s.video] * cfg.sample.candidates for s in truth}
         between = between_seeds(cfg.score, videos, worlds, workers=workers)
         write_text_atomic(out / BETWEEN, "".join(f"{row.model_dump_json()}\n" for row in between))
-        recorded = json.loads((out / CONFIG).read_bytes())["inputs"]
-        summary = summarize(cfg, rows, between, truth) | {"protocol": protocol(cfg, recorded)}
+        summary = summarize(cfg, rows, between, truth) | {"protocol": protocol(cfg, recorded(out)["inputs"])}
         write_json_atomic(out / SUMMARY, summary)
         artifact.finish([r.id for r in rows], [SUMMARY, BETWEEN])
     return out
@@ -250,7 +248,7 @@ def _protocol_of(evaluation: Path, cfg: EvaluateConfig) -> str:
         return read_summary(evaluation / SUMMARY).protocol
     except StageStopped:
         # Numbers were being added when the process was killed: the manifest does not know the new summary yet.
-        return protocol(cfg, json.loads((evaluation / CONFIG).read_bytes())["inputs"])
+        return protocol(cfg, recorded(evaluation)["inputs"])
 
 
 def _metrics_of(table: Sequence[ExternalScore]) -> set[str]:
@@ -575,7 +573,7 @@ def _inputs(cfg: EvaluateConfig, prompts: Path) -> dict[str, Path]:
 def _recorded(evaluation: Path) -> tuple[EvaluateConfig, list[BetweenSeedsRow]]:
     """How a finished evaluation was made, and what the seeds of a prompt said together."""
     try:
-        cfg = EvaluateConfig.model_validate(json.loads((evaluation / CONFIG).read_bytes())["config"])
+        cfg = EvaluateConfig.model_validate(recorded(evaluation)["config"])
         lines = read_as_made(evaluation / BETWEEN).decode().splitlines()
         return cfg, [BetweenSeedsRow.model_validate_json(line) for line in lines]
     except (OSError, ValueError) as error:

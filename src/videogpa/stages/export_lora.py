@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from videogpa.artifact import CONFIG, MANIFEST, hash_file, hash_input, read_manifest, write_text_atomic
 from videogpa.dpo.lora import LORA_FILES
@@ -26,7 +26,7 @@ from videogpa.dpo.lora_formats import (
     write_diffusers,
     write_peft,
 )
-from videogpa.errors import InputError
+from videogpa.errors import InputError, first_problem
 from videogpa.families.variants import experts_of, license_of, variants_of
 from videogpa.licenses import PERMISSIVE, UNKNOWN
 from videogpa.plugin import available
@@ -148,7 +148,7 @@ def origin_of(lora: Path, evaluation: Path | None = None) -> Origin:
         _require_unchanged(folder, training)
     recorded = _json(training / CONFIG)
     return Origin(
-        training=_json(training / SUMMARY),
+        training=_outcome(training / SUMMARY),
         config=recorded and recorded["config"],
         pairs=_pairs_config(training, recorded),
         **_evaluated(lora, evaluation),
@@ -350,8 +350,31 @@ def _json(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
+
+
+class _Outcome(BaseModel):
+    """What the card says of a training; what else there is stays."""
+
+    model_config = ConfigDict(extra="allow")
+
+    pairs: int | None = None
+    held_out_pairs: int | None = None
+    licenses: dict[str, str] | None = None
+    health: dict[str, FiniteFloat | None] | None = None
+    experts: "dict[str, _Outcome]" = {}
+
+
+def _outcome(path: Path) -> dict[str, Any] | None:
+    told = _json(path)
+    if told is None:
+        return None
+    try:
+        _Outcome.model_validate(told)
+    except ValidationError as error:
+        raise InputError(f"{path} is damaged: {first_problem(error)}") from error
+    return told
 
 
 def _number(value: float | None) -> str:

@@ -10,10 +10,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from videogpa.artifact import (
-    CONFIG,
     copy_atomic,
     open_artifact,
     read_rows,
+    recorded,
     write_json_atomic,
     write_text_atomic,
 )
@@ -365,4 +365,4 @@ def _write_simpletuner(exported: list[Exported], folder: Path) -> None:
 
 def _metric(pairs: Path) -> str | None:
     """The metric that the pairs were made by, where their configuration says so."""
-    return json.loads((pairs / CONFIG).read_bytes())["config"].get("metric")
+    return recorded(pairs)["config"].get("metric")

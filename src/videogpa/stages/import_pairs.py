@@ -126,7 +126,9 @@ def _write_prompts(
     ) as artifact:
         if artifact.complete:
             return
-        artifact.append(*(p for i, p in plan.prompts.items() if i not in artifact.done | plan.images))
+        artifact.append(
+            *(p for i, p in plan.prompts.items() if i not in artifact.done and i not in plan.images)
+        )
         jobs = [_Job(id, file) for id, file in plan.images.items() if id not in artifact.done]
         worker = partial(_make_image_worker, out)
         for job, result in map_rows(worker, jobs, workers=workers, description="first frames"):

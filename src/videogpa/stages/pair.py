@@ -1,14 +1,13 @@
 """Preference pairs from scores: within a prompt, the better against the worse; what was dropped, and why."""
 
 import itertools
-import json
 from collections import defaultdict
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from videogpa.artifact import open_artifact, read_as_made, read_rows, write_json_atomic
-from videogpa.errors import InputError
+from videogpa.artifact import open_artifact, read_as_made, read_rows, require_file, write_json_atomic
+from videogpa.errors import InputError, first_problem
 from videogpa.stages.score import LICENSES, higher_is_better, judged_values
 from videogpa.types import PreferencePair, Score
 
@@ -78,7 +77,13 @@ def run(cfg: PairConfig, scores: Path, out: Path, *, overwrite: bool = False) ->
 def licenses_of(folder: Path) -> dict[str, str]:
     """The licences, by model, of the weights that scores or pairs were made with; empty where none are recorded."""
     path = folder / LICENSES
-    return json.loads(read_as_made(path)) if path.exists() else {}
+    if not path.exists():
+        return {}
+    require_file(path)
+    try:
+        return TypeAdapter(dict[str, str]).validate_json(read_as_made(path))
+    except ValidationError as error:
+        raise InputError(f"{path} is damaged: {first_problem(error)}") from error
 
 
 def form_pairs(cfg: PairConfig, prompt_id: str, group: list[Score]) -> list[PreferencePair]:

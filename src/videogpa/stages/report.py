@@ -8,9 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videogpa.artifact import CONFIG, MANIFEST, ROWS, Manifest, read_as_made, read_manifest, read_rows
+from pydantic import TypeAdapter, ValidationError
+
+from videogpa.artifact import (
+    MANIFEST,
+    ROWS,
+    Manifest,
+    read_as_made,
+    read_manifest,
+    read_rows,
+    recorded,
+    require_file,
+)
 from videogpa.engines.base import Workers
-from videogpa.errors import InputError
+from videogpa.errors import InputError, first_problem
 from videogpa.report.clips import (
     ShownClip,
     SourceClip,
@@ -159,7 +170,7 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
     loras = _trained(folder, evaluation)
     _require_complete(folder, {f"LoRA {arm}": lora for arm, lora in loras.items()})
     parts |= {f"LoRA {arm}": lora for arm, lora in loras.items()}
-    records = {name: json.loads((path / CONFIG).read_bytes()) for name, path in parts.items()}
+    records = {name: recorded(path) for name, path in parts.items()}
     return FinishedRun(
         folder=folder,
         evaluation=evaluation,
@@ -432,7 +443,13 @@ def _training_figures(run: FinishedRun) -> dict[str, str]:
 def _verdicts(run: FinishedRun) -> dict[str, list[str]]:
     """What the doctor found, by arm; empty where it has not looked."""
     path = run.evaluation.with_name(VERDICTS)
-    return json.loads(path.read_bytes()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    require_file(path)
+    try:
+        return TypeAdapter(dict[str, list[str]]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{path} is damaged: {first_problem(error)}; run the doctor again") from error
 
 
 def _curve(training: Training, column: str) -> Curve:
@@ -451,7 +468,7 @@ def _trained(folder: Path, evaluation: Path) -> dict[str, Path]:
     """The arms that are trainings of the run, and where: the LoRAs as they are, not at another strength or selected
     from, nor trained elsewhere.
     """
-    arms = json.loads((evaluation / CONFIG).read_bytes())["config"]["arms"]
+    arms = recorded(evaluation)["config"]["arms"]
     own = trainings_of(folder)
     drawn = [a for a, made in arms.items() if made["lora"] and made["best_of"] == 1 and made["strength"] == 1]
     return {arm: own[arm] for arm in drawn if arm in own}

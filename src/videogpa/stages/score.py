@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa import __version__
-from videogpa.artifact import hash_json, open_artifact, read_rows, write_json_atomic
+from videogpa.artifact import hash_json, iter_rows, open_artifact, write_json_atomic
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows, steps
 from videogpa.errors import CannotJudge, InputError, RowFailed
@@ -168,15 +168,14 @@ def run(
     from videogpa.geometry.options import weights
 
     licenses, used = check_needed(cfg), geometry_used(cfg)
-    rows = [c for c in read_rows(candidates, Candidate) if c.status == "ok"]
-    worlds = {p.id: p.world for p in read_rows(prompts, Prompt)} if prompts else {}
-    if prompts and (unknown := sorted({c.prompt_id for c in rows} - worlds.keys())):
-        raise InputError(f"{prompts} has no prompt '{unknown[0]}', of which {candidates} has videos")
+    worlds = {p.id: p.world for p in iter_rows(prompts, Prompt)} if prompts else {}
     jobs = [
         ScoreJob(c.id, candidates / c.video, c.video, c.prompt_id, worlds.get(c.prompt_id))
-        for c in rows
-        if c.video is not None
+        for c in iter_rows(candidates, Candidate)
+        if c.status == "ok" and c.video is not None
     ]
+    if prompts and (unknown := sorted({str(job.prompt_id) for job in jobs} - worlds.keys())):
+        raise InputError(f"{prompts} has no prompt '{unknown[0]}', of which {candidates} has videos")
     inputs = {"candidates": candidates} | ({"prompts": prompts} if prompts else {})
     named = weights(used, cfg.geometry_options) if used else {}
     inputs |= {f"geometry_{option}": path for option, path in named.items()}

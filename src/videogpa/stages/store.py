@@ -203,7 +203,10 @@ class Store:
 
     def _record(self, home: str) -> dict[str, Any] | None:
         content = self._content(home, CONFIG)
-        return None if content is None else json.loads(content)
+        try:
+            return None if content is None else json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self._path(home, CONFIG)} is damaged: {error}") from error
 
     def _content(self, home: str, name: str) -> bytes | None:
         def read() -> bytes | None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ def run(
     Raises:
         InputError: no strength, one twice, or 0 (the base is drawn anyway); else as `evaluate.run`.
     """
+    if not all(map(math.isfinite, strengths)):
+        raise InputError(f"strengths {list(strengths)}: give finite numbers")
     arms = {arm_of(strength): strength for strength in strengths}
     if not arms or len(arms) != len(strengths) or 0 in strengths:
         raise InputError(

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from videogpa.errors import InputError
 from videogpa.world.paths import MOVES, CameraMove, parse_move
 from videogpa.world.texture import Texture, sample_texture
 
@@ -133,8 +134,18 @@ def scene_spec(seed: int, *, move: CameraMove, dynamic: bool = False) -> dict[st
 
 
 def scene_from_spec(spec: dict[str, Any]) -> Scene:
-    """The scene that `scene_spec` described."""
-    return sample_scene(int(spec["seed"]), move=parse_move(spec["move"]), dynamic=bool(spec["dynamic"]))
+    """The scene that `scene_spec` described.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        seed, move, dynamic = int(spec["seed"]), parse_move(spec["move"]), bool(spec["dynamic"])
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"no scene is described by {str(spec)[:200]}: make the prompts again") from error
+    if seed < 0:
+        raise InputError(f"a scene has no seed below 0, such as {seed}: make the prompts again")
+    return sample_scene(seed, move=move, dynamic=dynamic)
 
 
 def _place_bodies(
