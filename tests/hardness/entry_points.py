@@ -113,7 +113,10 @@ CALLS: dict[str, tuple[Call, ...]] = {
         Call("export-lora {lora} --format merged --model {model} --out {out}/e", files=("*.safetensors", "*.json")),
     ),
     "strength-sweep": (
-        Call("strength-sweep {held_out} --lora {lora} --strengths 1 --seeds 1 --steps 1 --out {out}/e" + ONE, costly=True),
+        Call(
+            "strength-sweep {held_out} --lora {lora} --strengths 1 --seeds 1 --steps 1 --out {out}/e" + ONE,
+            costly=True,
+        ),
     ),
     "evaluate": (
         Call("evaluate {held_out} --lora one={lora} --seeds 1 --out {out}/e " + SMALL, costly=True),

@@ -452,10 +452,10 @@ def _broken(
         yield "an error that nobody expected"
     if "errors.pydantic.dev" in stderr:
         yield "an error in the words of a library"
-    if outcome.status in (INPUT_ERROR, SOME_FAILED) and len(stderr.strip().splitlines()) != 1:
-        # Called without arguments, a command shows its help instead.
-        if not (outcome.status == INPUT_ERROR and not stderr and "Usage" in stdout):
-            yield f"{len(stderr.splitlines())} lines on standard error"
+    # Called without arguments, a command shows its help instead.
+    helped = outcome.status == INPUT_ERROR and not stderr and "Usage" in stdout
+    if outcome.status in (INPUT_ERROR, SOME_FAILED) and len(stderr.strip().splitlines()) != 1 and not helped:
+        yield f"{len(stderr.splitlines())} lines on standard error"
     if outcome.status == 0 and stderr.strip() and case.command != "copy":
         yield "a remark on standard error"
     if case.refused and outcome.status == 0:
@@ -467,10 +467,10 @@ def _broken(
         own = any(path.is_relative_to(out) for out in outs[: 1 + len(case.writes)])
         # At another place that is asked for there may be new files, but what was there stays.
         own = own or (path not in before and any(path.is_relative_to(out) for out in outs))
+        # The lock of a folder that is asked for as the output, and what SQLite keeps beside a database in use.
+        own = own or path.name in (".lock", "votes.sqlite3-shm", "votes.sqlite3-wal")
         if before.get(path) != after.get(path) and not own:
-            # The lock of a folder that is asked for as the output, and what SQLite keeps beside a database in use.
-            if path.name not in (".lock", "votes.sqlite3-shm", "votes.sqlite3-wal"):
-                yield f"{path.relative_to(case.home)} was {'changed' if path in before else 'written'}"
+            yield f"{path.relative_to(case.home)} was {'changed' if path in before else 'written'}"
     # What is copied as it is may be broken as it was.
     if case.command != "copy" and "merged" not in case.arguments:
         yield from _not_numbers(case, outcome, stdout, outs)
