@@ -53,7 +53,9 @@ def test_unknown_and_broken_plugins_are_input_errors(tmp_path, monkeypatch):
         plugin.load("metrics", "broken_plugin_package.metric")
     with pytest.raises(InputError, match="cannot import"):
         plugin.load("metrics", "no_such_package.metric")
-    with pytest.raises(InputError, match=r"the module 'json\.tool' is no recipes plug-in: it has no 'recipe'"):
+    with pytest.raises(
+        InputError, match=r"the module 'json\.tool' is no recipes plug-in: it has no 'recipe'"
+    ):
         plugin.load("recipes", "json.tool")
     for path in ("../sharpness", ".sharpness", "videogpa..metrics", "a b.c"):
         with pytest.raises(InputError, match="no metrics plug-in named"):

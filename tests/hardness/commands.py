@@ -36,16 +36,17 @@ class Command:
 
     def kill(self) -> bool:
         """Kill the whole group at once; whether the command was still running."""
-        running = self.poll() is None
-        with suppress(ProcessLookupError):
-            os.killpg(self.process, signal.SIGKILL)
-        return self.wait() == -signal.SIGKILL and running
+        if self.poll() is None:
+            # Right after its start it leads no group yet.
+            with suppress(ProcessLookupError):
+                os.killpg(self.process, signal.SIGKILL)
+        return self.wait() == -signal.SIGKILL
 
     @property
     def errors(self) -> str:
         """What it printed on standard error until its end."""
-        self.wait()
-        return (self.scratch / "errors").read_text()
+        status, file = self.wait(), self.scratch / "errors"
+        return file.read_text() if file.exists() else f"ended with {status} before it began"
 
 
 class Server:

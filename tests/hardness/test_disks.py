@@ -21,7 +21,7 @@ from tests.hardness.test_kills import STAGES, TRAINING, undisturbed  # noqa: F40
 
 FILLS = int(os.environ.get("HARDNESS_DISKS", "0"))
 SEED = int(os.environ.get("HARDNESS_SEED", str(time.time_ns())))
-PAGE = 4096
+PAGE, ROOM = 4096, 1 << 28
 RUN = ["run", "tests.hardness.tiny", "--workers", "1", "--out"]
 
 
@@ -69,7 +69,7 @@ def test_a_training_goes_on_when_there_is_room_again(commands, finished, tmp_pat
         out = small / "lora"
         line = the_one_line(commands.start([*command, "--out", out]))
         assert f"the disk {small}: No space left on device" in line
-        resize(small, 4 * whole)
+        resize(small, ROOM)
         commands.run([*command, "--out", out])
         assert differences(contents(out), contents(tmp_path / "lora")) == []
 
@@ -92,7 +92,7 @@ def test_a_stage_goes_on_when_there_is_room_again(commands, undisturbed, tmp_pat
                 if running.wait():
                     stopped += 1
                     assert "No space left on device" in the_one_line(running)
-                    resize(small, 8 * whole)
+                    resize(small, ROOM)
                     commands.run(command.split(), folder=small)
             wrong = differences(contents(small / written), contents(made / written))
             assert wrong == [], f"{size} of {whole} bytes"

@@ -80,6 +80,8 @@ STAGES = {
     ),
     "best of": Stage(("best",), (f"sample --prompts prompts --best-of 2 {DRAWN} --out best",)),
     "run": Stage(("run",), ("run tests.hardness.tiny --workers 1 --out run",)),
+    "run with workers": Stage(("run",), ("run tests.hardness.tiny --workers 2 --out run",)),
+    "rounds": Stage(("rounds",), ("run tests.hardness.tiny --rounds 2 --workers 1 --out rounds",)),
     "report": Stage(("run/report",), ("report run --workers 1",)),
 }
 
@@ -153,15 +155,17 @@ def killed_to_its_end(
     """Kill the stage at most `kills` times, then let it end; how many times it was killed at work."""
     killed = 0
     written = [folder / name for name in stage.writes]
+    # A report is written beside its place.
+    watched = [path.parent if path.name == "report" else path for path in written]
     for command in stage.commands:
         share = seconds / len(stage.commands)
         for _ in range(-(-kills // len(stage.commands))):
             running = start(command)
-            wait_for_instant(running, written, share, rng)
+            wait_for_instant(running, watched, share, rng)
             if not running.kill():
                 assert running.wait() == 0, running.errors
                 break
-            killed += any(path.exists() for path in written)
+            killed += any(path.exists() for path in watched)
         ended = start(command)
         assert ended.wait() == 0, ended.errors
     return killed
