@@ -5,6 +5,8 @@ With HARDNESS_LONG=1 the first one goes on to its end while others try again and
 
 import time
 
+import pytest
+
 from tests.hardness.commands import LONG, contents, differences
 
 RUN = ["run", "tests.hardness.tiny", "--workers", "1", "--out", "run"]
@@ -30,6 +32,7 @@ def test_the_second_process_on_a_run_is_turned_away(commands, finished, tmp_path
     first.kill()
 
 
+@pytest.mark.skipif(not LONG, reason="parts are tested one after the other elsewhere")
 def test_parts_are_computed_beside_each_other(commands, finished, tmp_path):
     given = [
         "sample",
