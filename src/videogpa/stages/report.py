@@ -14,6 +14,7 @@ from videogpa.artifact import (
     MANIFEST,
     ROWS,
     Manifest,
+    iter_rows,
     read_as_made,
     read_manifest,
     read_rows,
@@ -93,7 +94,8 @@ class FinishedRun:
     """Everything that the page is made from, read and complete.
 
     `primary` is what the page is about; `shown` is the metric that ranks clips and stands beside them, which is
-    another one where the primary looks at all seeds together.
+    another one where the primary looks at all seeds together. `candidates` are the names of their videos, `values` what
+    the metric that made the pairs says of them.
     """
 
     folder: Path
@@ -102,8 +104,8 @@ class FinishedRun:
     manifests: dict[str, Manifest]
     held_out: dict[str, Prompt]
     train_prompts: dict[str, Prompt]
-    candidates: dict[str, Candidate]
-    scores: dict[str, Score]
+    candidates: dict[str, str | None]
+    values: list[float]
     pairs: list[PreferencePair]
     dropped: list[dict[str, str]]
     trainings: dict[str, Training]
@@ -171,6 +173,7 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
     _require_complete(folder, {f"LoRA {arm}": lora for arm, lora in loras.items()})
     parts |= {f"LoRA {arm}": lora for arm, lora in loras.items()}
     records = {name: recorded(path) for name, path in parts.items()}
+    pair_metric = records["pairs"]["config"]["metric"]
     return FinishedRun(
         folder=folder,
         evaluation=evaluation,
@@ -178,8 +181,12 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
         manifests={name: read_manifest(path) for name, path in parts.items()},
         held_out={p.id: p for p in read_rows(parts["held-out prompts"], Prompt)},
         train_prompts={p.id: p for p in read_rows(parts["training prompts"], Prompt)},
-        candidates={c.id: c for c in read_rows(parts["candidates"], Candidate)},
-        scores={s.id: s for s in read_rows(parts["scores"], Score)},
+        candidates={c.id: c.video for c in iter_rows(parts["candidates"], Candidate)},
+        values=[
+            value
+            for s in iter_rows(parts["scores"], Score)
+            if (value := s.metrics.get(pair_metric)) is not None
+        ],
         pairs=read_rows(parts["pairs"], PreferencePair),
         dropped=json.loads(read_as_made(parts["pairs"] / DROPPED)),
         trainings={
@@ -190,7 +197,7 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
         rows=read_rows(evaluation, EvalRow),
         summary=summary,
         trained_by=records["evaluation"]["config"]["trained_by"],
-        pair_metric=records["pairs"]["config"]["metric"],
+        pair_metric=pair_metric,
     )
 
 
@@ -274,7 +281,7 @@ def _all_pairs(run: FinishedRun, sources: dict[str, Path]) -> Collection:
             ("chosen", pair.chosen, pair.chosen_value),
         ):
             video = f"{CLIPS}/candidate-{id}.mp4"
-            sources[video] = run.folder / "candidates" / str(run.candidates[id].video)
+            sources[video] = run.folder / "candidates" / str(run.candidates[id])
             clips.append(Browsed(label=side, video=video, value=value))
         text = run.train_prompts[pair.prompt_id].text
         entries.append(Entry(text=text, note=pair.id, number=pair.margin, clips=clips))
@@ -378,7 +385,6 @@ def _arm_source(run: FinishedRun, row: EvalRow, name: str) -> SourceClip:
 
 def _preferences(run: FinishedRun, page: Path) -> dict[str, Any]:
     """How candidates became pairs, and some of these, spread evenly over the ranking by margin."""
-    values = {i: v for i, s in run.scores.items() if (v := s.metrics.get(run.pair_metric)) is not None}
     ranked = sorted(run.pairs, key=lambda p: (-(p.margin or 0.0), p.id))
     chosen = [p.chosen_value for p in ranked if p.chosen_value is not None]
     rejected = [p.rejected_value for p in ranked if p.rejected_value is not None]
@@ -387,12 +393,12 @@ def _preferences(run: FinishedRun, page: Path) -> dict[str, Any]:
         "prompts": len(run.train_prompts),
         "candidates": len(run.candidates),
         "failed": run.manifests["candidates"].failed + run.manifests["scores"].failed,
-        "judged": len(values),
+        "judged": len(run.values),
         "pairs": len(ranked),
         "paired_prompts": len({p.prompt_id for p in ranked}),
         "dropped": Counter(d["reason"] for d in run.dropped).most_common(),
         "dropped_prompts": run.dropped,
-        "figure": histogram(list(values.values()), chosen, rejected, run.pair_metric),
+        "figure": histogram(run.values, chosen, rejected, run.pair_metric),
         "shown": [
             _pair(run, page, ranked[rank], rank + 1, position)
             for position, rank in enumerate(spread_ranks(len(ranked), PAIRS_SHOWN), start=1)
@@ -406,10 +412,9 @@ def _pair(run: FinishedRun, page: Path, pair: PreferencePair, rank: int, positio
         ("chosen", pair.chosen, pair.chosen_value),
         ("rejected", pair.rejected, pair.rejected_value),
     ):
-        row = run.candidates[id]
         source = SourceClip(
             name=f"pair{position}-{side}",
-            master=run.folder / "candidates" / str(row.video),
+            master=run.folder / "candidates" / str(run.candidates[id]),
             geometry=run.folder / "scores" / "geometry" / f"{id}.safetensors",
         )
         clip = show(source, page, label=side, value=value)
