@@ -292,8 +292,8 @@ def sample(
     from videogpa.stages import sample as sample_stage
     from videogpa.stages import score as score_stage
 
-    score_cfg = _score_config(geometry, geometry_option, accept_license)
     chosen_by = best_of_stage.BestOfConfig(metric=score_stage.reward_metric(reward))
+    score_cfg = _score_config(geometry, geometry_option, accept_license, metrics=(chosen_by.metric,))
     if best_of is not None:
         score_stage.check(score_cfg)
     if prompt is not None and prompts is None:

@@ -303,3 +303,12 @@ def test_of_two_experts_each_has_its_own_file(stored, tmp_path):
     assert expert_file(tmp_path, 1, 2) == second
     with pytest.raises(InputError, match="two experts, but the model has one"):
         expert_file(tmp_path, 0, 1)
+
+
+def test_names_of_files_are_those_of_diffusers():
+    from diffusers.loaders import lora_base
+
+    from videogpa.dpo import lora
+
+    assert lora.LORA_WEIGHT_NAME_SAFE == lora_base.LORA_WEIGHT_NAME_SAFE
+    assert lora.LORA_ADAPTER_METADATA_KEY == lora_base.LORA_ADAPTER_METADATA_KEY
