@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from videogpa import artifact
-from videogpa.artifact import atomic_path, hash_file, hash_json, open_artifact, read_manifest, read_rows
+from videogpa.artifact import (
+    atomic_path,
+    hash_file,
+    hash_input,
+    hash_json,
+    open_artifact,
+    read_json,
+    read_manifest,
+    read_rows,
+)
 from videogpa.errors import InputError, StageStopped
 from videogpa.types import PreferencePair, Score
 
@@ -404,3 +413,26 @@ def test_other_errors_while_writing_are_not_taken_for_the_disks(tmp_path):
         artifact.copy_atomic(tmp_path / "nowhere", tmp_path / "sub/copy")
     with pytest.raises(PermissionError), atomic_path(tmp_path / "sub/copy"):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "source"))
+
+
+def test_what_is_no_json_and_no_file_is_refused(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    os.mkfifo(tmp_path / "pipe.json")
+    for name, message in (("deep", "is not JSON"), ("pipe", "is no file"), ("none", "does not exist")):
+        with pytest.raises(InputError, match=message):
+            read_json(tmp_path / f"{name}.json")
+    with pytest.raises(InputError, match=r"pipe\.json is no file: remove it"):
+        hash_input(tmp_path)
+
+
+def test_rows_that_are_not_those_counted_are_refused(tmp_path):
+    with open_artifact(tmp_path / "a", stage="s", config=Settings(), inputs={}, row_type=Score) as artifact:
+        artifact.append(Score(id="one", video="v"), Score(id="two", video="v"))
+        artifact.finish(["one", "two"])
+    rows, manifest = tmp_path / "a/rows.jsonl", tmp_path / "a/manifest.json"
+    lines, told = rows.read_bytes().splitlines(keepends=True), json.loads(manifest.read_bytes())
+    for content in (lines[0] * 2, lines[0], lines[0] + lines[1].rstrip(), b""):
+        rows.write_bytes(content)
+        manifest.write_text(json.dumps(told | {"rows_sha256": hash_file(rows)}))
+        with pytest.raises(InputError, match=r"has not the rows that manifest.json counts, or an id twice"):
+            read_rows(tmp_path / "a", Score)

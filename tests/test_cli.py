@@ -121,6 +121,35 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
             ["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--scores", "x.csv"],
             "/o without --scores and --overwrite first",
         ),
+        (["sample", "--out", "{tmp}/o", "--prompt", "a", "--frames", "0"], "greater than or equal to 1"),
+        (["sample", "--out", "{tmp}/o", "--prompt", "a", "--guidance-scale", "inf"], "finite number"),
+        (["sample", "--out", "{tmp}/o", "--prompt", "a", "--lora-strength", "2"], "that of a --lora"),
+        (["sample", "--out", "{tmp}/o", "--prompts", "{tmp}/p", "--image", "x.png"], "of a --prompt"),
+        (
+            ["sample", "--out", "{tmp}/o", "--prompt", "a", "--best-of", "2", "--candidates", "3"],
+            "leave --candid",
+        ),
+        (
+            ["sample", "--out", "{tmp}/o", "--prompt", "a" * 9, "--model", "{tmp}/" + "x" * 5000],
+            "name too long",
+        ),
+        (["pair", "{tmp}/no", "--out", "{tmp}/o", "--motion-match", "nan"], "motion_match"),
+        (["export-pairs", "{tmp}/a", "{tmp}/a", "{tmp}/a", "--out", "{tmp}/o", "--public"], "--push"),
+        (["train", "{tmp}/a", "{tmp}/a", "--plan", "--out", "{tmp}/o"], "--plan writes nothing"),
+        (["train", "{tmp}/a", "{tmp}/a", "--out", "{tmp}/o", "--maps", "{tmp}/m"], "set 'dense'"),
+        (
+            ["train", "{tmp}/a", "{tmp}/a", "--out", "{tmp}/o", "--reference-cache", "{tmp}/c"],
+            "--cache-reference",
+        ),
+        (["doctor", "{tmp}/a", "--probe", "2"], "--prompts"),
+        (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--best-of", "²"], "N at least 2"),
+        (
+            ["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--lora", "a=x", "--lora", "a=y"],
+            "two arms are called 'a'",
+        ),
+        (["strength-sweep", "{tmp}/no", "--out", "{tmp}/o", "--lora", "x", "--strengths", "nan"], "finite"),
+        (["run", "quick", "--out", "{tmp}/o", "--exact"], "takes no --model, --prompts or other option"),
+        (["run", "quick", "--out", "{tmp}/o", "--store", "{tmp}/s"], "is no address"),
         (["run", "nonsense", "--out", "{tmp}/o"], "no recipes plug-in named 'nonsense'"),
         (["list", "colours"], "'colours'"),
         (["export", "{tmp}/x.mkv", "--out", "{tmp}/o", "--format", "obj"], "no export plug-in named 'obj'"),
@@ -249,7 +278,7 @@ def test_a_published_recipe_asks_for_its_model(videogpa, tmp_path):
     assert code == 2
     assert "takes no --model" in err
     code, _, err = videogpa("run", "quick", "--evaluation-geometry", "sfm", "--out", tmp_path / "out")
-    assert (code, "--evaluation-geometry" in err) == (2, True)
+    assert (code, "other option but --reward" in err) == (2, True)
 
 
 def test_an_evaluation_of_best_of_and_a_lora(videogpa, tmp_path):

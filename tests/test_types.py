@@ -3,7 +3,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from videogpa.types import EvalRow, PreferencePair, Score
+from videogpa.types import Candidate, EvalRow, PreferencePair, Prompt, Score
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -22,3 +22,16 @@ def test_what_is_no_number_is_no_value(value):
             rejected_value=0,
             margin=value,
         )
+
+
+@pytest.mark.parametrize("name", ["", ".", "../a", "a/../../b", "/etc/passwd", "a\0b", "a\nb", "a\\b"])
+def test_no_name_leads_out_of_its_folder(name):
+    with pytest.raises(ValidationError, match="no name of a file inside"):
+        Prompt(id=name, text="a room")
+    with pytest.raises(ValidationError, match="no name of a file inside"):
+        Candidate(id="a", prompt_id="p", video=name)
+
+
+def test_a_scene_has_finite_numbers():
+    with pytest.raises(ValidationError, match="Out of range"):
+        Prompt.model_validate_json('{"id": "a", "text": "a room", "world": {"seed": Infinity}}')

@@ -1,5 +1,7 @@
+import os
 import resource
 import sys
+import warnings
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.hardness.damage import png
 from videogpa import video_io
 from videogpa.errors import InputError, RowFailed
 
@@ -465,3 +468,28 @@ def test_stored_frames_are_those_read(tmp_path):
         torch.testing.assert_close(torch.stack([stored.read(t) for t in range(4)]), video)
         file = stored.file
     assert file.closed
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "honest"), [(9000, 9000, True), (30_000, 30_000, True), (2**31 - 1, 9, False)]
+)
+def test_a_small_file_does_not_unpack_to_gigabytes(tmp_path, width, height, honest):
+    (tmp_path / "bomb.png").write_bytes(png(width, height, honest=honest))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RowFailed, match=r"bomb\.png"):
+            video_io.read_image(tmp_path / "bomb.png")
+
+
+def test_frames_that_are_too_large_are_refused(tmp_path, monkeypatch):
+    video_io.write_master(tmp_path / "clip.mkv", greys(3))
+    monkeypatch.setattr(video_io, "MOST_PIXELS", 100)
+    with pytest.raises(RowFailed, match="megapixels"):
+        video_io.read_video(tmp_path / "clip.mkv")
+
+
+@pytest.mark.parametrize("read", [video_io.read_image, video_io.read_video])
+def test_nobody_waits_for_a_pipe(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe.mkv")
+    with pytest.raises(InputError, match="is no file"):
+        read(tmp_path / "pipe.mkv")

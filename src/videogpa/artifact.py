@@ -378,6 +378,19 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path} {kind if path.exists() else 'does not exist'}")
 
 
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        InputError: there is no such file, or it is not JSON.
+    """
+    require_file(path)
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+
+
 def read_as_made(path: Path) -> bytes:
     """The content of a file.
 
@@ -411,7 +424,11 @@ def hash_input(path: Path) -> str:
         raise InputError(f"{path} does not exist")
     if read_record(path) is not None:
         return hash_json(read_manifest(path).model_dump(mode="json"))
-    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    inside = [p for p in path.rglob("*") if not p.name.startswith(".")]
+    # Whoever opened a pipe, as libraries do with what lies in a model's folder, would wait.
+    if odd := [p for p in inside if p.exists() and not (p.is_file() or p.is_dir())]:
+        raise InputError(f"{min(odd)} is no file: remove it from {path}")
+    files = sorted(p for p in inside if p.is_file())
     return hash_json({p.relative_to(path).as_posix(): hash_file(require_as_made(p)) for p in files})
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from videogpa.errors import InputError
-from videogpa.families.base import load_tensors, save_tensors
+from videogpa.families.base import load_tensors, require_device, save_tensors
 
 
 def test_tensors_survive_the_round_trip_bit_for_bit(tmp_path):
@@ -20,3 +20,17 @@ def test_missing_and_torn_files_are_refused(tmp_path):
     (tmp_path / "torn.safetensors").write_bytes(b"12345")
     with pytest.raises(InputError, match="torn"):
         load_tensors(tmp_path / "torn.safetensors")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_tensors_that_are_not_finite_are_refused(tmp_path, value):
+    save_tensors(tmp_path / "x.safetensors", {"a": torch.tensor([1.0, value])})
+    with pytest.raises(InputError, match="'a' has values that are not finite"):
+        load_tensors(tmp_path / "x.safetensors")
+
+
+def test_a_device_is_one_that_is_there():
+    assert require_device("cpu") == "cpu"
+    for name in ("nothing", "cuda:99", ""):
+        with pytest.raises(InputError, match=f"there is no device '{name}' here"):
+            require_device(name)

@@ -191,6 +191,16 @@ def test_a_killed_import_goes_on_and_a_changed_video_is_noticed(tmp_path):
         ("a.txt", "x", "no table of pairs"),
         ("a.jsonl", "", "no column is known"),
         ("a.json", '{"groups": [{"videos": []}], "min_gap": "wide"}', "settings that cannot be used"),
+        ("a.json", '{"groups": [{"videos": []}], "min_gap": NaN}', "settings that cannot be used"),
+        ("a.json", '{"groups": [{"videos": [1, {"video_path": 7}]}]}', "0 of 2 videos have a path"),
+        ("a.json", "7", "is no list of pairs"),
+        ("a.json", "[" * 100_000, "cannot read pairs"),
+        ("a.csv", "prompt,chosen,rejected\na room,a.mkv,b.mkv,c.mkv\n", "more cells than the header"),
+        ("a.csv", "prompt,chosen,rejected\n" + "x" * 200_000, "cannot read pairs"),
+        ("a.csv", "prompt,chosen,rejected,margin\na,a.mkv,b.mkv,nan\n", "margin 'nan' is no finite number"),
+        ("a.csv", "prompt,chosen,rejected,margin\na,a.mkv,b.mkv,much\n", "margin 'much' is no finite number"),
+        ("a.jsonl", '{"prompt": 7, "chosen": "a.mkv", "rejected": "b.mkv"}', "its caption '7' is no text"),
+        ("a.jsonl", '{"prompt": "\\ud800", "chosen": "a.mkv", "rejected": "b.mkv"}', "is no text"),
     ],
 )
 def test_unusable_sources(tmp_path, name, content, message):
@@ -211,3 +221,16 @@ def test_imported_pairs_train_a_lora(tmp_path):
     cfg = train.TrainConfig(rank=2, steps=2, batch_pairs=2, held_out_fraction=0.0, stop_at_chosen_rise=None)
     lora = train.run(cfg, out / "pairs", encoded, model, tmp_path / "lora")
     assert (lora / "lora" / "pytorch_lora_weights.safetensors").stat().st_size > 0
+
+
+def test_columns_that_cannot_be_meant_are_refused(tmp_path):
+    rows = [{"prompt": "a room", "chosen": "a.mkv", "rejected": "b.mkv"}]
+    (tmp_path / "table").mkdir()
+    with pytest.raises(InputError, match="'rejected' cannot be both chosen and rejected"):
+        run(
+            ImportConfig(columns={"chosen": "rejected"}),
+            str(table(tmp_path / "table", rows)),
+            tmp_path / "out",
+        )
+    with pytest.raises(InputError, match="read as folders, which has no columns"):
+        run(ImportConfig(columns={"prompt": "x"}), str(folders(tmp_path / "folders")), tmp_path / "out")

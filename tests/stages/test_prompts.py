@@ -85,6 +85,12 @@ def test_a_folder_of_images_is_prompts(tmp_path):
         ("a.json", "{", "not valid JSON"),
         ("a.json", '[{"words": "x"}]', "entry 1"),
         ("a.jsonl", '{"text": ""}', "entry 1"),
+        ("a.json", '["a room", " "]', "entry 2"),
+        ("a.json", "7", "neither a list of prompts"),
+        ("a.json", "[" * 100_000, "not valid JSON"),
+        ("a.json", '["\\ud800"]', "half of a character"),
+        ("a.json", '[{"text": "a room", "image": 7}]', "its image is no path"),
+        ("a.csv", "text\n" + "x" * 200_000, "is no table"),
     ],
 )
 def test_unusable_files(tmp_path, name, content, message):
@@ -96,3 +102,9 @@ def test_unusable_files(tmp_path, name, content, message):
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         prompts.run_files(FilePrompts(), tmp_path / "no.txt", tmp_path / "out")
+
+
+def test_a_mark_in_front_of_the_text_is_no_part_of_it(tmp_path):
+    (tmp_path / "a.txt").write_text("a room\n", encoding="utf-8-sig")
+    out = prompts.run_files(FilePrompts(), tmp_path / "a.txt", tmp_path / "out")
+    assert [r.text for r in read_rows(out, Prompt)] == ["a room"]

@@ -31,3 +31,11 @@ def test_the_votes_needed_are_the_fewest_that_stay_enough(rate):
 def test_what_no_study_could_show_is_refused(rate, message):
     with pytest.raises(InputError, match=message):
         votes_needed(rate)
+
+
+@pytest.mark.parametrize("rate", [-1.0, 0.0, 2.0, float("nan")])
+def test_no_power_is_told_of_what_is_no_rate(rate):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        power(rate, 100)
+    with pytest.raises(InputError, match="more than the 100,000"):
+        power(0.6, 10**12)

@@ -1,6 +1,5 @@
 """What all families do with a model folder in diffusers format."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 from torch import Tensor, nn
 
+from videogpa.artifact import read_json
 from videogpa.errors import InputError
 from videogpa.families.base import Conditioning
 
@@ -24,7 +24,7 @@ def read_index(folder: Path, family: str, pipelines: Collection[str]) -> dict[st
     if not folder.is_dir():
         raise InputError(f"no model folder at {folder}: give a folder in diffusers format")
     try:
-        index = json.loads((folder / "model_index.json").read_text())
+        index = read_json(folder / "model_index.json")
         name = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder} is no diffusers folder: model_index.json is missing or broken") from error
@@ -49,7 +49,7 @@ def load_frozen(
     logging.set_verbosity_error()
     try:
         loaded, info = model.from_pretrained(
-            folder, subfolder=subfolder, dtype=dtype, output_loading_info=True
+            folder, subfolder=subfolder, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise cannot_load(folder, error) from error
@@ -88,7 +88,7 @@ def load_pipeline(
     try:
         # By its own class: DiffusionPipeline.from_pretrained ignores a given transformer.
         loaded = pipeline.from_pretrained(
-            folder, **components, dtype={"vae": torch.float32, "default": dtype}
+            folder, **components, dtype={"vae": torch.float32, "default": dtype}, use_safetensors=True
         )
         # Weights that were missing show here.
         loaded.to(device)

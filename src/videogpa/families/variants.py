@@ -2,7 +2,6 @@
 is loaded.
 """
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from videogpa import plugin
+from videogpa.artifact import read_json
 from videogpa.licenses import UNKNOWN, folder_license, require_accepted
 
 
@@ -69,7 +69,7 @@ def experts_of(family: str, folder: Path) -> list[str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

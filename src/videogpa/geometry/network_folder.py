@@ -1,6 +1,5 @@
 """Single-image networks in local transformers folders: loading without surprises, and the input they expect."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videogpa.artifact import read_json
 from videogpa.errors import InputError
 from videogpa.tensors import Video
 
@@ -55,7 +55,7 @@ def input_format(folder: Path) -> InputFormat:
         InputError: there is no `preprocessor_config.json` or it cannot be read.
     """
     try:
-        says = json.loads((folder / PREPROCESSOR).read_text())
+        says = read_json(folder / PREPROCESSOR)
         size = says.get("size") if says.get("do_resize", True) else None
         normalized = says.get("do_normalize", "image_mean" in says)
         return InputFormat(

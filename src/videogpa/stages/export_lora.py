@@ -14,7 +14,15 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from videogpa.artifact import CONFIG, MANIFEST, hash_file, hash_input, read_manifest, write_text_atomic
+from videogpa.artifact import (
+    CONFIG,
+    MANIFEST,
+    hash_file,
+    hash_input,
+    read_json,
+    read_manifest,
+    write_text_atomic,
+)
 from videogpa.dpo.lora import LORA_FILES
 from videogpa.dpo.lora_formats import (
     Lora,
@@ -124,7 +132,7 @@ def family_of(model: Path) -> str:
         InputError: no diffusers folder, or of no family that ships with the package.
     """
     try:
-        pipeline = json.loads((model / "model_index.json").read_text())["_class_name"]
+        pipeline = read_json(model / "model_index.json")["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{model} is no diffusers folder: model_index.json is missing or broken") from error
     for family in available("families"):
@@ -175,7 +183,7 @@ def card(
 
 
 def _front(cfg: ExportLoraConfig, license: str, model: Path) -> dict[str, Any]:
-    pipeline = json.loads((model / "model_index.json").read_text())["_class_name"]
+    pipeline = read_json(model / "model_index.json")["_class_name"]
     task = "image-to-video" if "ImageToVideo" in pipeline else "text-to-video"
     named = license.lower() in PERMISSIVE or license == UNKNOWN
     return {
@@ -346,12 +354,7 @@ def _peft_folders(out: Path, count: int) -> list[Path]:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+    return read_json(path) if path.exists() else None
 
 
 class _Outcome(BaseModel):

@@ -35,7 +35,11 @@ from videogpa.types import Name
 COMMIT = "commit.json"
 TOGETHER = 64
 """Files that are under way at once."""
-FULL = (errno.EDQUOT, errno.ENOSPC, errno.EROFS)
+LASTING = (
+    *(errno.EDQUOT, errno.ENOSPC, errno.EROFS),
+    *(errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR),
+)
+"""What does not go away by waiting."""
 PAUSES = (1.0, 5.0, 25.0)
 """Seconds until what a store did not answer is asked again."""
 
@@ -228,7 +232,7 @@ class Store:
                 return action()
             except Exception as error:
                 refused = isinstance(error, FileNotFoundError | PermissionError)
-                if refused or (isinstance(error, OSError) and error.errno in FULL):
+                if refused or (isinstance(error, OSError) and error.errno in LASTING):
                     raise InputError(f"{self.url}: {_in_a_line(error)}") from error
                 pause = next(pauses, None)
                 if pause is None:
