@@ -493,3 +493,9 @@ def test_nobody_waits_for_a_pipe(tmp_path, read):
     os.mkfifo(tmp_path / "pipe.mkv")
     with pytest.raises(InputError, match="is no file"):
         read(tmp_path / "pipe.mkv")
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "clip\udcff.mkv").write_bytes(b"x")
+    with pytest.raises(InputError, match="not UTF-8 text: rename it"):
+        video_io.find_videos(tmp_path)

@@ -378,6 +378,11 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path} {kind if path.exists() else 'does not exist'}")
 
 
+def is_text(value: str) -> bool:
+    """Whether it can be stored: JSON, and names of files, can have halves of characters, which no text file can."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
+
+
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 

@@ -1101,6 +1101,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
+        _require_text(arguments)
         raise SystemExit(app(arguments, prog_name="videogpa", standalone_mode=False) or 0)
     except TyperException as error:
         if not isinstance(error, typer.BadParameter) and "\n" in str(error):
@@ -1119,6 +1120,14 @@ def main() -> None:
         _stop(str(disk_problem(error) or told(error)), 2, debug)
     except Exception as error:
         _stop(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    from videogpa.artifact import is_text
+
+    for argument in arguments:
+        if not is_text(argument):
+            raise InputError(f"{argument!r} is not UTF-8 text: rename it")
 
 
 def _stop(message: str, code: int, debug: bool) -> None:
@@ -1319,8 +1328,9 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    except (OSError, TypeError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot listen on {host} port {port}: {reason}") from error
 
 
 def _sides(entry: str) -> tuple[str, str]:

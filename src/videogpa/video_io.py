@@ -25,7 +25,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from videogpa.artifact import atomic_path, require_as_made, require_file
+from videogpa.artifact import atomic_path, is_text, require_as_made, require_file
 from videogpa.errors import InputError, RowFailed
 from videogpa.tensors import Video
 
@@ -94,6 +94,10 @@ def find_videos(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     videos = sorted(p for p in path.iterdir() if _is_video(p))
+    for video in videos:
+        # What it is called is written down as text.
+        if not is_text(video.name):
+            raise InputError(f"{path} holds {video.name!r}, which is not UTF-8 text: rename it")
     if not videos:
         raise InputError(f"{path} contains no video (its subfolders are not searched)")
     return videos

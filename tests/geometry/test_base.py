@@ -23,6 +23,7 @@ def test_a_prediction_comes_back(tmp_path):
         ({"confidence": torch.zeros(0)}, "metric", "confidence has the shape"),
         ({"intrinsics": torch.nan}, "metric", "intrinsics has values that are not finite"),
         ({"images": torch.inf}, "metric", "images has values that are not finite"),
+        ({"images": 3e38}, "metric", "images has values in"),
         ({"extrinsics_w2c": torch.long}, "metric", "extrinsics_w2c is of torch.int64"),
         ({"speed": torch.zeros(1)}, "metric", "nothing there is called 'speed'"),
     ],

@@ -50,7 +50,7 @@ INPUT_ERROR, SOME_FAILED = 2, 3
 NOT_NUMBERS = re.compile(r"(?<![\w./])[-+]?(nan|inf|infinity)(?![\w./])", re.IGNORECASE)
 UNEXPECTED = re.compile(r"\b(?!URLError|HTTPError)[A-Z][A-Za-z]*(Error|Exception|Warning)\b:")
 
-EXPECTED = ("can't allocate memory", "is no address of a store", "cannot be reached")
+EXPECTED = ("file://", "can't allocate memory", "is no address of a store", "cannot be reached")
 """What the machine, or a store, says in its own words."""
 PROGRESS = re.compile(r"^\[\d+/\d+\] |━|^train +\d+/\d+ ")
 
@@ -264,7 +264,9 @@ def _damage_an_input(case: Case, call: Call, inputs: list[Path], rng: random.Ran
     named = victim in inputs and not victim.is_dir() and len(inputs) == 1
     case.refused = fatal and (named or victim.name in ("rows.jsonl", "manifest.json"))
     # Only what belongs to the folder itself, not to an artifact inside of it.
-    if victim.name in ("rows.jsonl", "manifest.json") and victim.parent not in inputs:
+    if case.command == "copy" or (
+        victim.name in ("rows.jsonl", "manifest.json") and victim.parent not in inputs
+    ):
         case.refused = False
     case.label += f" {how.__name__} {victim.relative_to(case.home / 'in')}"
 

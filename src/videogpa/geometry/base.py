@@ -111,4 +111,5 @@ def _problem(tensors: Mapping[str, Tensor], scale: str | None) -> str | None:
         # Depth and what goes with it may be unknown in places.
         if name in ("images", "extrinsics_w2c", "intrinsics") and not torch.isfinite(tensor).all():
             return f"{name} has values that are not finite"
-    return None
+    low, high = torch.aminmax(tensors["images"])
+    return None if low > -1e-3 and high < 1 + 1e-3 else f"images has values in [{low:.3g}, {high:.3g}]"

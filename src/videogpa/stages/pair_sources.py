@@ -14,9 +14,8 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from videogpa.artifact import require_file
+from videogpa.artifact import is_text, require_file
 from videogpa.errors import InputError, first_problem
-from videogpa.stages.prompts import is_text
 from videogpa.video_io import find_videos
 
 Format = Literal["videogpa", "folders", "table"]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from videogpa.artifact import open_artifact, require_file, write_json_atomic
+from videogpa.artifact import is_text, open_artifact, require_file, write_json_atomic
 from videogpa.errors import InputError
 from videogpa.types import Prompt
 from videogpa.video_io import read_image, write_image
@@ -183,8 +183,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error}") from error
-
-
-def is_text(value: str) -> bool:
-    """Whether it can be stored: JSON can have halves of characters, which no text file can."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)

@@ -1,12 +1,12 @@
 """What a study asks, whom it believes and when it stops: all of it written down before the first vote."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from videogpa.artifact import read_json
 from videogpa.errors import InputError, first_problem
 from videogpa.types import Name, Row
 
@@ -100,12 +100,12 @@ def study_config(file: Path | None, given: Mapping[str, Any]) -> StudyConfig:
     """
     where = "the study" if file is None else str(file)
     try:
-        told = {} if file is None else json.loads(file.read_bytes())
+        told = {} if file is None else read_json(file)
         rules = {**told.get("exclusion", {}), **given.get("exclusion", {})}
         return StudyConfig.model_validate({**told, **given, "exclusion": rules})
     except ValidationError as error:
         raise InputError(f"{where} cannot be set up so: {first_problem(error)}") from error
-    except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{where} cannot be set up so: {error}") from error
 
 
