@@ -574,7 +574,7 @@ def train(
         changes["reference_draws"] = cache_reference
     if accept_license:
         changes["accepted_licenses"] = tuple(accept_license)
-    cfg = cfg.model_copy(update=changes)
+    cfg = _config(TrainConfig, **(cfg.model_dump() | changes))
     if maps is not None and cfg.dense == "off":
         raise InputError("--maps are for dense preferences: set 'dense' in --config")
     if reference_cache is not None and cfg.reference_draws is None:

@@ -504,6 +504,9 @@ def make(home: Path) -> Path:
             *(Score(id=f"{p.id}-0", prompt_id=p.id, video="", metrics={"consistency": 0.9}) for p in asked)
         )
         artifact.finish([f"{p.id}-0" for p in asked])
+    manifest = run / "evaluation/manifest.json"
+    files = {name: hash_file(run / "evaluation" / name) for name in (BETWEEN, "summary.json")}
+    write_json_atomic(manifest, json.loads(manifest.read_bytes()) | {"files": files})
     for name, source in {
         "prompts": "prompts/train", "held_out": "prompts/held_out", "candidates": "candidates", "scores": "scores",
         "pairs": "pairs", "evaluation": "evaluation",

@@ -176,3 +176,12 @@ def test_servers_that_start_at_once_share_the_tables(database):
     assert (len(made), failed) == (6, [])
     with pytest.raises(InputError, match="another study"):
         Votes(database, "other")
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"no database" * 100])
+def test_what_is_no_database_is_not_made_one(tmp_path, content):
+    file = tmp_path / "votes.sqlite3"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="there are no votes yet"):
+        Votes(f"sqlite:///{file}", "0" * 64, existing=True)
+    assert file.read_bytes() == content

@@ -62,7 +62,7 @@ class TrainConfig(BaseModel):
 
     micro_pairs: int | None = Field(None, gt=0)
     recompute: float = Field(0.0, ge=0, le=1)
-    reference_draws: int | None = Field(None, gt=0)
+    reference_draws: int | None = Field(None, gt=0, le=100_000)
     quantize: Literal["int8"] | None = None
     offload: bool = False
     shard: bool = False

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from videogpa.artifact import copy_atomic, open_artifact, read_rows, write_text_atomic
+from videogpa.artifact import copy_atomic, open_artifact, read_rows, require_as_made, write_text_atomic
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
@@ -72,7 +72,7 @@ def run(
         lines = [json.dumps(line, ensure_ascii=False, allow_nan=False) for line in table]
         write_text_atomic(folder / METADATA["huggingface"], "\n".join(lines) + "\n")
         for name in (SUMMARY, BETWEEN):
-            copy_atomic(evaluation / name, folder / name)
+            copy_atomic(require_as_made(evaluation / name), folder / name)
         write_text_atomic(folder / "README.md", _card(cfg, summary, table))
         written = sorted(file.relative_to(out).as_posix() for file in folder.rglob("*") if file.is_file())
         artifact.finish([row.id for row in rows], written)

@@ -54,9 +54,9 @@ class FidelityConfig(BaseModel):
 
     score: ScoreConfig = ScoreConfig(geometry="embedded")
     split: Split = "held_out"
-    scenes: int = Field(default=24, ge=1)
-    frames: int = Field(default=9, ge=3)
-    size: int = Field(default=48, ge=32)
+    scenes: int = Field(default=24, ge=1, le=100_000)
+    frames: int = Field(default=9, ge=3, le=1000)
+    size: int = Field(default=48, ge=32, le=4096)
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,13 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
         common = candidate_seed(cfg.seed, prompt.id, COMMON)
         with SharedNoise(cfg.shared_noise, common) if cfg.shared_noise else nullcontext():
             samples = family.sample(prompt.text, image, seeds, settings)
+        # Nothing is written of a prompt with which a model overflows.
+        for k, seed in enumerate(seeds):
+            parts = (samples.videos[k], samples.latents[k], *samples.conditioning.values())
+            if not all(part.isfinite().all() for part in parts):
+                raise RowFailed(
+                    f"the model drew values that are not numbers for prompt {prompt.id}, seed {seed}"
+                )
         conditioning = f"conditioning/{prompt.id}.safetensors" if cfg.keep_latents else None
         if conditioning:
             save_tensors(out / conditioning, {k: v[0] for k, v in samples.conditioning.items()})
@@ -160,10 +167,6 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
             preview = f"previews/{row_id}.mp4" if cfg.previews else None
             latents = f"latents/{row_id}.safetensors" if cfg.keep_latents else None
             frames = samples.videos[k].cpu()
-            if not frames.isfinite().all():
-                raise RowFailed(
-                    f"the model drew values that are not numbers for prompt {prompt.id}, seed {seed}"
-                )
             write_master(out / video, frames, fps=cfg.fps)
             if preview:
                 write_preview(out / preview, frames, fps=cfg.fps)

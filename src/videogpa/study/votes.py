@@ -234,7 +234,7 @@ class Votes:
     def _require_tables(self) -> None:
         file = self.engine.url.database
         # Looking into a file that is missing would make it.
-        missing = self.engine.dialect.name == "sqlite" and not (file and Path(file).exists())
+        missing = self.engine.dialect.name == "sqlite" and not (file and _is_sqlite(Path(file)))
         if missing or not inspect(self.engine).has_table(StudyRow.__tablename__):
             raise InputError(f"there are no votes yet in {self.engine.url.render_as_string()}")
 
@@ -243,6 +243,14 @@ class Votes:
         writing = self.engine.execution_options(writes=True)
         with self._turn, Session(writing) as session, session.begin():
             yield session
+
+
+def _is_sqlite(file: Path) -> bool:
+    """Whether there is something to be read (SQLite takes a few bytes of anything for an empty database)."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(16) == b"SQLite format 3\0"
 
 
 def sqlite_url(study: Path) -> URL:
