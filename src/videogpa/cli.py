@@ -1,6 +1,7 @@
 """The command line: parse, run a stage, print where the result is."""
 
 import inspect
+import itertools
 import json
 import os
 import re
@@ -1101,7 +1102,7 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     try:
-        _require_text(arguments)
+        _require_usable(arguments)
         raise SystemExit(app(arguments, prog_name="videogpa", standalone_mode=False) or 0)
     except TyperException as error:
         if not isinstance(error, typer.BadParameter) and "\n" in str(error):
@@ -1122,12 +1123,15 @@ def main() -> None:
         _stop(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
 
 
-def _require_text(arguments: Sequence[str]) -> None:
+def _require_usable(arguments: Sequence[str]) -> None:
     from videogpa.artifact import is_text
 
     for argument in arguments:
         if not is_text(argument):
             raise InputError(f"{argument!r} is not UTF-8 text: rename it")
+    # An unset variable of the shell: it would mean the folder that one happens to be in.
+    if ("--out", "") in itertools.pairwise(arguments) or "--out=" in arguments:
+        raise InputError("--out is empty: give an output folder")
 
 
 def _stop(message: str, code: int, debug: bool) -> None:

@@ -23,7 +23,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,13 +147,11 @@ def test_many_bad_inputs(material, tmp_path, alone, monkeypatch):
 
 @pytest.mark.skipif(not ONLY, reason="ONLY names the case")
 def test_one_bad_input(material, tmp_path, alone, monkeypatch):
-    with _cases_in(tmp_path):
-        case = _drawn_case(int(str(ONLY)))(material, tmp_path / "case")
-        print(shlex.join(case.arguments), case.label, case.home, sep="\n")
-        monkeypatch.setenv("VIDEOGPA_DEBUG", "1")
-        outcome = run(case, monkeypatch)
-        print(outcome)
-        assert not outcome.broken
+    case = _drawn_case(int(str(ONLY)))(material, tmp_path / "case")
+    print(shlex.join(case.arguments), case.label, case.home, sep="\n")
+    outcome = run(case, monkeypatch)
+    print(outcome)
+    assert not outcome.broken
 
 
 MakeCase = Callable[[Path, Path], Case]
@@ -163,18 +161,17 @@ def _campaign(
     makers: list[MakeCase], material: Path, tmp_path: Path, monkeypatch, show: bool = False
 ) -> list[tuple[Case, Outcome]]:
     outcomes, began = [], time.monotonic()
-    with _cases_in(tmp_path):
-        for i, make_case in enumerate(makers):
-            case = make_case(material, tmp_path / f"case{i}")
-            outcome = run(case, monkeypatch)
-            outcomes.append((case, outcome))
-            if outcome.broken:
-                print(f"BROKEN {'; '.join(outcome.broken[:5])}")
-                print(f"   {case.label}: videogpa {shlex.join(a[:300] for a in case.arguments)}")
-                print(f"   {outcome.status}: {outcome.stderr[:400]}", flush=True)
-            shutil.rmtree(case.home)
-            if show and i % 50 == 49:
-                print(f"{i + 1}/{len(makers)} in {time.monotonic() - began:.0f} s", flush=True)
+    for i, make_case in enumerate(makers):
+        case = make_case(material, tmp_path / f"case{i}")
+        outcome = run(case, monkeypatch)
+        outcomes.append((case, outcome))
+        if outcome.broken:
+            print(f"BROKEN {'; '.join(outcome.broken[:5])}")
+            print(f"   {case.label}: videogpa {shlex.join(a[:300] for a in case.arguments)}")
+            print(f"   {outcome.status}: {outcome.stderr[:400]}", flush=True)
+        shutil.rmtree(case.home)
+        if show and i % 50 == 49:
+            print(f"{i + 1}/{len(makers)} in {time.monotonic() - began:.0f} s", flush=True)
     return outcomes
 
 
@@ -194,19 +191,6 @@ def _print_table(outcomes: list[tuple[Case, Outcome]]) -> None:
     largest = max(outcomes, key=lambda told: told[1].grown)
     print(f"slowest {slowest[1].seconds:.1f} s: {slowest[0].command}, {slowest[0].label}")
     print(f"most memory {largest[1].grown / 2**20:.0f} MiB: {largest[0].command}, {largest[0].label}")
-
-
-@contextmanager
-def _cases_in(folder: Path) -> Iterator[None]:
-    """What is written to a relative path lands here, and is noticed."""
-    before = Path.cwd()
-    (folder / "elsewhere").mkdir()
-    os.chdir(folder / "elsewhere")
-    try:
-        yield
-        assert not list(Path().iterdir())
-    finally:
-        os.chdir(before)
 
 
 def _wrong_lines() -> Iterator[tuple[str, MakeCase]]:
@@ -393,6 +377,9 @@ def _copied(material: Path, name: str, to: Path) -> None:
 
 def run(case: Case, monkeypatch) -> Outcome:
     """Run the command in this process and hold it against the rules."""
+    # What is written to a relative path lands here, and is noticed.
+    elsewhere = case.home / "elsewhere"
+    elsewhere.mkdir()
     before = _content(case.home)
     outs = [case.home / "out", *(case.home / "in" / name for name in case.writes), *_given_outs(case)]
     # A file to write to is written.
@@ -405,7 +392,7 @@ def run(case: Case, monkeypatch) -> Outcome:
     signal.alarm(SECONDS)
     escaped: BaseException | None = None
     try:
-        with redirect_stdout(out), redirect_stderr(err):
+        with chdir(elsewhere), redirect_stdout(out), redirect_stderr(err):
             cli.main()
     except SystemExit as stop:
         status = int(stop.code or 0)
@@ -430,7 +417,7 @@ def run(case: Case, monkeypatch) -> Outcome:
 def _given_outs(case: Case) -> Iterator[Path]:
     for option, value in itertools.pairwise(case.arguments):
         if option in ("--out", "--json", "--heatmaps", "--report", "--reference-cache"):
-            yield Path(value)
+            yield case.home / "elsewhere" / value
     if case.command == "copy":
         yield Path(case.arguments[-1].removeprefix("file://"))
 
