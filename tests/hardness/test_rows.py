@@ -26,7 +26,6 @@ def rows(folder: Path) -> list[dict]:
 CASES = {
     "nan video": (SAMPLE, "sampled/candidates", ("sample", "nan", 2), 2, "not numbers"),
     "memory": (SAMPLE, "sampled/candidates", ("sample", "memory", 2), 2, "MemoryError"),
-    "device memory": (SAMPLE, "sampled/candidates", ("sample", "device memory", 2), 2, "CUDA out of memory"),
     "nan latents": (ENCODE, "encoded", ("encode", "nan", 2), 1, "not numbers"),
     "memory while scoring": (SCORE, "scores", ("predict", "memory", 2), 1, "MemoryError"),
 }

@@ -106,6 +106,35 @@ def test_a_prompt_that_fails_is_a_failed_row(model, world, tmp_path, monkeypatch
     assert rows[0].video is None
 
 
+def test_what_does_not_fit_into_memory_is_drawn_in_smaller_parts(model, world, whole, tmp_path, monkeypatch):
+    drawn, tried = Family.sample, []
+
+    def sample_of_a_small_card(family, text, image, seeds, settings):
+        tried.append(len(seeds))
+        if len(seeds) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return drawn(family, text, image, seeds, settings)
+
+    monkeypatch.setattr(Family, "sample", sample_of_a_small_card)
+    parts = sample.run(config(model), world, tmp_path / "c")
+    # The second prompt is not tried with what was too much for the first.
+    assert tried == [2, 1, 1, 1, 1]
+    for row in read_rows(parts, Candidate):
+        assert row == next(r for r in read_rows(whole, Candidate) if r.id == row.id)
+        one, other = (load_tensors(folder / row.latents)["latents"] for folder in (parts, whole))
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_too_large_alone_is_a_failed_row(model, world, tmp_path, monkeypatch):
+    def sample_of_no_card(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Family, "sample", sample_of_no_card)
+    rows = read_rows(sample.run(config(model), world, tmp_path / "c"), Candidate)
+    assert {row.status for row in rows} == {"failed"}
+    assert all("out of memory" in row.reason for row in rows)
+
+
 def test_seeds_belong_to_prompt_and_index():
     seeds = {candidate_seed(s, p, k) for s in range(3) for p in ("a", "b") for k in range(4)}
     assert len(seeds) == 24

@@ -41,6 +41,18 @@ class Samples:
     conditioning: Conditioning
 
 
+def joined(parts: Sequence[Samples]) -> Samples:
+    """One after the other, of videos that were drawn apart."""
+    if len(parts) == 1:
+        return parts[0]
+    names = parts[0].conditioning
+    return Samples(
+        videos=torch.cat([part.videos for part in parts]),
+        latents=torch.cat([part.latents for part in parts]),
+        conditioning={name: torch.cat([part.conditioning[name] for part in parts]) for name in names},
+    )
+
+
 @runtime_checkable
 class VideoFamily(Protocol):
     """What `families/<name>.py` offers: a class `Family(folder, *, dtype, device)` with these members.

@@ -1,11 +1,13 @@
 """Sample K candidates a prompt: lossless master, preview for pages, latents and conditioning for training."""
 
 import hashlib
-from collections.abc import Callable
+import logging
+import math
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +21,8 @@ from videogpa.stages.shards import Shard, merge, part_of
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_image, write_master, write_preview
 from videogpa.weights import lora_folder, model_folder
+
+logger = logging.getLogger(__name__)
 
 COMMON = -1
 """In the place of a candidate's index: the noise that all candidates of a prompt share."""
@@ -144,12 +148,14 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
         guidance_scale=cfg.guidance_scale,
     )
 
+    together = _Together(family, settings, cfg.candidates)
+
     def draw(prompt: Prompt) -> list[Candidate]:
         image = read_image(prompts / prompt.image) if prompt.image else None
         seeds = [candidate_seed(cfg.seed, prompt.id, k) for k in range(cfg.candidates)]
         common = candidate_seed(cfg.seed, prompt.id, COMMON)
         with SharedNoise(cfg.shared_noise, common) if cfg.shared_noise else nullcontext():
-            samples = family.sample(prompt.text, image, seeds, settings)
+            samples = together(prompt.text, image, seeds)
         # Nothing is written of a prompt with which a model overflows.
         for k, seed in enumerate(seeds):
             parts = (samples.videos[k], samples.latents[k], *samples.conditioning.values())
@@ -186,3 +192,28 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
         return drawn
 
     return draw
+
+
+class _Together:
+    """Draws a prompt's videos at once; where memory is too small for that, half as many, from then on."""
+
+    def __init__(self, family: Any, settings: Any, at_once: int):
+        self.family, self.settings, self.at_once = family, settings, at_once
+
+    def __call__(self, text: str, image: Any, seeds: Sequence[int]) -> Any:
+        import torch
+
+        from videogpa.families.base import joined
+
+        while True:
+            parts = [seeds[start : start + self.at_once] for start in range(0, len(seeds), self.at_once)]
+            try:
+                return joined([self.family.sample(text, image, part, self.settings) for part in parts])
+            except torch.OutOfMemoryError:
+                if self.at_once == 1:
+                    raise
+            # Outside the handler: what failed is held by its traceback until then.
+            self.at_once = math.ceil(self.at_once / 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            logger.warning("out of memory: drawing %d videos of a prompt at once from now on", self.at_once)
