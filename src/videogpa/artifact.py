@@ -241,7 +241,7 @@ def require_as_made(path: Path) -> Path:
     """
     for folder in path.absolute().parents:
         manifest = folder / MANIFEST
-        if manifest.exists():
+        if manifest.is_file():
             listed = _listed(manifest, manifest.stat().st_mtime_ns)
             digest = listed.get(path.absolute().relative_to(folder).as_posix())
             if digest is not None and not (path.is_file() and hash_file(path) == digest):
@@ -402,7 +402,8 @@ def read_as_made(path: Path) -> bytes:
     Raises:
         StageStopped: as `require_as_made`.
     """
-    return require_as_made(path).read_bytes()
+    require_file(require_as_made(path))
+    return path.read_bytes()
 
 
 def hash_file(path: Path) -> str:

@@ -25,6 +25,7 @@ from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
 from videogpa.types import Candidate, EvalRow, Prompt, Row, Score
 from videogpa.video_io import write_master
+from videogpa.weights import GENERATOR
 from videogpa.world.render import Render, render
 from videogpa.world.scene import scene_from_spec
 from videogpa.world.truth import exact_geometry
@@ -172,7 +173,7 @@ def _evaluation(folder: Path, held_out: Path, sampling: SampleConfig, jitter: di
         resamples=500,
     )
     out = folder / "evaluation"
-    with _artifact(out, "evaluation", cfg, EvalRow, {"prompts": held_out}) as artifact:
+    with _artifact(out, "evaluation", cfg, EvalRow, {"prompts": held_out, "model": GENERATOR}) as artifact:
         for arm, strength in jitter.items():
             samples, scores = out / "samples" / arm, out / "scores" / arm
             artifact.append(

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def test_a_table_that_cannot_be_read_says_why(tmp_path, content, name, message):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_no_file_and_no_text_say_so(tmp_path, kind):
-    refused(tmp_path / f"gone.{kind}", "cannot read scores from .*No such file")
+    refused(tmp_path / f"gone.{kind}", "gone.* does not exist")
     (tmp_path / f"scores.{kind}").write_bytes(b"\xff\xfe\x00")
     refused(tmp_path / f"scores.{kind}", "cannot read scores from .*UTF-8")
 
@@ -177,3 +178,9 @@ def test_what_is_missing_is_counted_and_named(tmp_path):
         path,
         "'clip' has no value for 7 of 8 videos, the first being arm 'base', prompt 'p0', seed 1; add them",
     )
+
+
+def test_nobody_waits_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "scores.csv")
+    with pytest.raises(InputError, match=r"scores\.csv is no file"):
+        read_external_scores(tmp_path / "scores.csv", set())

@@ -1,11 +1,11 @@
 """beta by rule: as large as puts the logits of a short trial training where the sigmoid bends but does not saturate."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from videogpa.artifact import read_json
 from videogpa.dpo.diffusion import PairErrors
 from videogpa.errors import InputError
 
@@ -46,7 +46,7 @@ def read_calibration(path: Path) -> Calibration:
         InputError: the file was damaged.
     """
     try:
-        found = Calibration(**json.loads(path.read_bytes()))
+        found = Calibration(**read_json(path))
         if found.beta == WANTED_LOGIT / found.advantage:
             return found
     except (ValueError, TypeError, ZeroDivisionError):

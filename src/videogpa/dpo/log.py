@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from videogpa.artifact import require_as_made, write_text_atomic, writing
+from videogpa.artifact import require_as_made, require_file, write_text_atomic, writing
 from videogpa.dpo.health import Health
 from videogpa.errors import InputError
 
@@ -44,12 +44,13 @@ def read_log(path: Path, done: int | None = None, digest: str | None = None) -> 
         InputError: it is not what it was then, or was changed since the training's end.
     """
     try:
-        text = _until(require_as_made(path), done)
+        require_file(require_as_made(path))
+        text = _until(path, done)
         rows = [
             {name: float(value) for name, value in row.items() if value not in ("", None)}
             for row in csv.DictReader(text.splitlines())
         ]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is damaged: restore it, or begin anew with --overwrite") from error
     if digest is not None and hashlib.sha256(text.encode()).hexdigest() != digest:
         raise InputError(f"{path} was changed since step {done}: restore it, or begin anew with --overwrite")

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from videogpa.artifact import require_file
 from videogpa.errors import InputError
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.plugin import available
@@ -111,6 +112,7 @@ def require_apart(tables: Mapping[str, Sequence[ExternalScore]]) -> None:
 
 def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any], bool]]:
     """Line number, fields, and whether the fields are texts that stand for numbers."""
+    require_file(path)
     try:
         match path.suffix.lower():
             case ".csv":

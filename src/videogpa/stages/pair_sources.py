@@ -291,6 +291,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _rows(table: Path) -> Iterator[dict[str, Any]]:
+    require_file(table)
     try:
         match table.suffix.lower():
             case ".parquet":
