@@ -177,7 +177,7 @@ def predict(cfg: RunConfig, costs: Costs, workers: Sequence[int]) -> list[StageP
             passes = [_grown(one, training) for one in cost.passes[:-1]]
             passes.append(cost.passes[-1].model_copy(update={"jobs": tuple(seconds)}))
         between = cost.between * growth[stage]
-        lasts = {count: between + sum(_lasts(one, count, costs) for one in passes) for count in workers}
+        lasts = {count: between + sum(pass_seconds(one, count, costs) for one in passes) for count in workers}
         work = sum(one.load + sum(one.jobs) for one in passes)
         plans.append(StagePlan(stage, between + work, round(cost.bytes * growth[stage]), lasts))
     return plans
@@ -189,6 +189,13 @@ def makespan(jobs: Sequence[float], workers: int) -> float:
     for seconds in jobs:
         heapq.heapreplace(free, free[0] + seconds)
     return max(free, default=0.0)
+
+
+def pass_seconds(cost: PassCost, workers: int, costs: Costs) -> float:
+    """How long a pass lasts: until the workers' processes are there, have loaded, and the last row is done."""
+    # With one job there is one worker, and with one worker no process is started.
+    start = costs.start if min(workers, len(cost.jobs)) > 1 else 0.0
+    return start + cost.load + makespan(cost.jobs, workers)
 
 
 def lines(plans: Sequence[StagePlan], gpu: bool) -> list[str]:
@@ -255,12 +262,6 @@ def _fit(cfg: TrainConfig, cost: TrainingCost, pairs: int) -> float:
 def _grown(cost: PassCost, growth: float) -> PassCost:
     jobs = itertools.islice(itertools.cycle(cost.jobs), round(len(cost.jobs) * growth))
     return cost.model_copy(update={"jobs": tuple(jobs)})
-
-
-def _lasts(cost: PassCost, workers: int, costs: Costs) -> float:
-    # With one job there is one worker, and with one worker no process is started.
-    start = costs.start if min(workers, len(cost.jobs)) > 1 else 0.0
-    return start + cost.load + makespan(cost.jobs, workers)
 
 
 def _start() -> float:
