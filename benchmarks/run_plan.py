@@ -3,8 +3,8 @@
     python benchmarks/run_plan.py --out work/run_plan --result benchmarks/run_plan_cpu2_DATE
 
 A pilot of two prompts predicts the embedded recipe with more of everything, which is then run with one worker and with
-two; the CSV has a row for every stage. The simulated cluster is the local engine with many processes that sleep as long as
-the pilot's rows took (shortened, so that the two cores are not what is measured) instead of computing them.
+two; the CSV has a row for every stage. The simulated cluster is the local engine with many processes that sleep as long
+as the pilot's rows took (shortened, so that the two cores are not what is measured) instead of computing them.
 """
 
 import csv
