@@ -88,9 +88,9 @@ def database(request, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory):
+def postgresql_server():
     bin = postgresql.binaries()
     if bin is None:
         pytest.skip("PostgreSQL is not installed")
-    with postgresql.Server(bin, tmp_path_factory.mktemp("postgresql")) as server:
+    with postgresql.Server(bin) as server:
         yield server

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +24,10 @@ def binaries() -> Path | None:
 class Server:
     """Listens on a free port of the loopback alone, for as long as the block lasts."""
 
-    def __init__(self, bin: Path, home: Path):
-        self.bin, self.data = bin, home / "data"
+    def __init__(self, bin: Path):
+        # Not in pytest's folder, which every new session closes to other users.
+        self._home = tempfile.TemporaryDirectory(prefix="postgresql-")
+        self.bin, self.data = bin, Path(self._home.name) / "data"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -32,10 +35,7 @@ class Server:
         # The server refuses to run as root.
         self._as = ["runuser", "-u", USER, "--"] if os.getuid() == 0 else []
         if self._as:
-            shutil.chown(home, USER)
-            for folder in (home, *home.parents):
-                if not folder.stat().st_mode & 1 and folder != Path("/"):
-                    folder.chmod(folder.stat().st_mode | 0o011)
+            shutil.chown(self._home.name, USER)
 
     def __enter__(self) -> "Server":
         self._run("initdb", "-D", self.data, "-U", USER, "--auth=trust", "--no-sync")
@@ -45,6 +45,7 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self._run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
+        self._home.cleanup()
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://{USER}@127.0.0.1:{self.port}/{database}"
