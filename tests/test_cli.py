@@ -151,6 +151,7 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
         (["run", "quick", "--out", "{tmp}/o", "--exact"], "takes no --model, --prompts or other option"),
         (["run", "quick", "--out", "{tmp}/o", "--store", "{tmp}/s"], "is no address"),
         (["prompts", "world", "--out", ""], "--out is empty"),
+        (["score", "{tmp}/x.mkv", "--json="], "--json is empty"),
         (["prompts", "world", "--out", "{tmp}/\udcff"], "is not UTF-8 text: rename it"),
         (
             ["study", "create", "{tmp}/a", "{tmp}/a", "--out", "{tmp}/o", "--config", "{tmp}"],

@@ -1130,8 +1130,9 @@ def _require_usable(arguments: Sequence[str]) -> None:
         if not is_text(argument):
             raise InputError(f"{argument!r} is not UTF-8 text: rename it")
     # An unset variable of the shell: it would mean the folder that one happens to be in.
-    if ("--out", "") in itertools.pairwise(arguments) or "--out=" in arguments:
-        raise InputError("--out is empty: give an output folder")
+    for option in ("--out", "--json", "--heatmaps", "--report", "--reference-cache"):
+        if (option, "") in itertools.pairwise(arguments) or f"{option}=" in arguments:
+            raise InputError(f"{option} is empty: say where to write")
 
 
 def _stop(message: str, code: int, debug: bool) -> None:

@@ -14,7 +14,7 @@ from videogpa.dpo.diffusion import Batch, Weights
 from videogpa.errors import InputError
 from videogpa.families.base import LatentSize, VideoFamily, load_tensors
 from videogpa.tensors import PerSample
-from videogpa.types import Candidate, PreferencePair
+from videogpa.types import AnyRow, Candidate, PreferencePair
 
 Labels = Literal["as_scored", "shuffled"]
 
@@ -56,6 +56,8 @@ def load_pairs(
     rows = sorted((row for row in read_rows(pairs, PreferencePair) if row.status == "ok"), key=lambda r: r.id)
     if not rows:
         raise InputError(f"{pairs} holds no pairs: loosen the pair stage's filters or sample more candidates")
+    if maps is not None:
+        read_rows(maps, AnyRow)
     found = [_locate(row, by_id, candidates, maps) for row in rows]
     if labels == "as_scored":
         return found

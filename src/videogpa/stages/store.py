@@ -6,7 +6,6 @@ last stage that was finished, and the parts of a stage (`--shard`) need no file 
 """
 
 import errno
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from videogpa.artifact import (
     CONFIG,
@@ -208,9 +207,9 @@ class Store:
     def _record(self, home: str) -> dict[str, Any] | None:
         content = self._content(home, CONFIG)
         try:
-            return None if content is None else json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{self._path(home, CONFIG)} is damaged: {error}") from error
+            return None if content is None else TypeAdapter(dict[str, Any]).validate_json(content)
+        except ValidationError as error:
+            raise InputError(f"{self._path(home, CONFIG)} is damaged: {first_problem(error)}") from error
 
     def _content(self, home: str, name: str) -> bytes | None:
         def read() -> bytes | None:
