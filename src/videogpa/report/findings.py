@@ -97,7 +97,7 @@ def read_summary(path: Path) -> Summary:
     """
     try:
         return Summary.model_validate_json(read_as_made(path))
-    except OSError as error:
+    except (InputError, OSError) as error:
         raise InputError(f"cannot use {path}: {error}; redo the evaluation") from error
     except ValidationError as error:
         raise InputError(f"cannot use {path}: {first_problem(error)}; redo the evaluation") from error
