@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,8 +114,9 @@ class Votes:
 
     def __init__(self, url: str | URL, manifest: str, *, existing: bool = False):
         self.engine = _engine(url)
-        # SQLite lets one write at a time; whoever waits for it there sleeps, and not in turn.
-        self._turn = Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
+        # One write at a time. Who waits for SQLite sleeps, and not in turn; with PostgreSQL, threads that all come back for
+        # the interpreter between statements take longer than one after the other (benchmarks/study_load.py).
+        self._turn = Lock()
         self._raters: dict[str, Rater] = {}
         self._answered: dict[int, int] = {}
         try:
