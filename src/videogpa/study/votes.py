@@ -114,8 +114,8 @@ class Votes:
 
     def __init__(self, url: str | URL, manifest: str, *, existing: bool = False):
         self.engine = _engine(url)
-        # One write at a time. Who waits for SQLite sleeps, and not in turn; with PostgreSQL, threads that all come back for
-        # the interpreter between statements take longer than one after the other (benchmarks/study_load.py).
+        # One write at a time. Who waits for SQLite sleeps, and not in turn; with PostgreSQL, threads that all come
+        # back for the interpreter between statements take longer than in turn (benchmarks/study_load.py).
         self._turn = Lock()
         self._raters: dict[str, Rater] = {}
         self._answered: dict[int, int] = {}
