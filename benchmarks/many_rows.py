@@ -88,7 +88,14 @@ class Linked:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
-        os.link(source, target)
+        try:
+            os.link(source, target)
+        except OSError:
+            # A file has no more than so many names (65,000 on ext4).
+            fresh = source.with_name(f"fresh-{source.name}")
+            shutil.copyfile(source, fresh)
+            fresh.replace(source)
+            os.link(source, target)
         return name
 
 
