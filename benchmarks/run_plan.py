@@ -9,8 +9,11 @@ as the pilot's rows took (shortened, so that the two cores are not what is measu
 
 import csv
 import itertools
+import json
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,7 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from videogpa.engines.local import map_rows
+from videogpa.engines.local import map_rows, preload
 from videogpa.plan import STAGES, Costs, PassCost, measure, pass_seconds, predict
 from videogpa.recipes import embedded
 from videogpa.run import RunConfig, run
@@ -34,12 +37,24 @@ def main(
     held_out: int = 8,
     steps: int = 40,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="the cluster alone, from a pilot in OUT")
+    ] = False,
 ) -> None:
     cfg = recipe(train_prompts, held_out, steps)
+    if simulate:
+        # What every process would import is imported once: the two cores are not what is measured.
+        preload("videogpa.plan", "videogpa.recipes.embedded")
+        costs = measure(cfg, out, prompts=2)
+        print(json.dumps([compared("simulated", n, "candidates", *cluster(costs, n)) for n in CLUSTER]))
+        return
     shutil.rmtree(out, ignore_errors=True)
     costs = measure(cfg, out, prompts=2)
     table = [*here(cfg, costs, out)]
-    table += [compared("simulated", n, "candidates", *cluster(costs, n)) for n in CLUSTER]
+    size = ("--train-prompts", train_prompts, "--held-out", held_out, "--steps", steps)
+    command = [sys.executable, __file__, "--out", out, *size, "--simulate"]
+    told = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    table += json.loads(told.splitlines()[-1])
     path = (result or out / "run_plan").with_suffix(".csv")
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, table[0], lineterminator="\n")
