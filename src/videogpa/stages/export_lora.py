@@ -100,10 +100,13 @@ def run(
     """
     if (lora / SUMMARY).is_file() and (lora / LORA).is_dir():
         lora = lora / LORA
-    if out.resolve() in (lora.resolve(), lora.resolve().parent):
-        raise InputError(f"{out} is where the LoRA itself lies: write the exported one elsewhere")
     family = cfg.family or family_of(model)
     loras = [at_strength(one, cfg.strength) for one in read_loras(lora)]
+    # Not by Path.resolve, which raises at a link to itself.
+    if os.path.realpath(out) in (os.path.realpath(lora), os.path.realpath(lora.parent)) and (
+        lora.is_dir() or os.path.realpath(out) == os.path.realpath(lora.parent)
+    ):
+        raise InputError(f"{out} is where the LoRA itself lies: write the exported one elsewhere")
     origin = origin_of(lora, evaluation)
     if "comfyui" in cfg.formats:
         # Before anything is written.
