@@ -1,9 +1,12 @@
 import json
 import re
+import shutil
 
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
 from tests.dpo.test_diffusion import disturb
 from tests.families import tiny_hunyuan_video_1_5, tiny_wan
@@ -230,3 +233,38 @@ def test_what_cannot_be_exported_is_refused(finished, model, tmp_path):
         run(ExportLoraConfig(), source, tmp_path / "out", model=tmp_path / "other")
     assert not (tmp_path / "out").exists()
     assert "the base model" in usage_code(None, 1, "wan")
+
+
+def test_a_lora_is_never_written_over_and_links_to_themselves_lead_nowhere(tmp_path):
+    lora = tmp_path / "lora"
+    shutil.copytree(EMBEDDED_LORA, lora)
+    before = {path.name: path.read_bytes() for path in lora.iterdir()}
+    with pytest.raises(InputError, match="where the LoRA itself lies"):
+        run(ExportLoraConfig(strength=2), lora, lora, model=GENERATOR)
+    assert {path.name: path.read_bytes() for path in lora.iterdir()} == before
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="no LoRA at"):
+        run(ExportLoraConfig(), tmp_path / "loop", tmp_path / "out", model=GENERATOR)
+    with pytest.raises(OSError, match="loop"):
+        run(ExportLoraConfig(formats=("merged",)), lora, tmp_path / "loop", model=GENERATOR)
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "", ".hidden", "a\0b"])
+def test_what_it_is_called_names_no_other_folder(name):
+    with pytest.raises(ValidationError, match="name"):
+        ExportLoraConfig(name=name)
+
+
+def test_a_lora_with_nan_is_refused(tmp_path):
+    weights = load_file(EMBEDDED_LORA / LORA_FILES[0])
+    weights[next(iter(weights))][0, 0] = torch.nan
+    save_file(weights, tmp_path / LORA_FILES[0])
+    with pytest.raises(InputError, match="has values that are not finite"):
+        run(ExportLoraConfig(), tmp_path, tmp_path / "out", model=GENERATOR)
+
+
+def test_a_link_to_itself_is_no_lora(tmp_path):
+    link = tmp_path / "loop"
+    link.symlink_to(link)
+    with pytest.raises(InputError, match="no LoRA at"):
+        run(ExportLoraConfig(format="diffusers"), link, tmp_path / "out")

@@ -170,7 +170,7 @@ def merge(
     """
     if len(loras) > len(experts):
         raise InputError(f"the LoRA has {len(loras)} experts, {model} has {len(experts)}")
-    if out.resolve() == model.resolve():
+    if os.path.realpath(out) == os.path.realpath(model):
         raise InputError(f"{out} is the model itself: write the merged one elsewhere")
     fused: set[Path] = set()
     lost = changed = 0.0

@@ -8,6 +8,7 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from videogpa.artifact import read_json
@@ -51,7 +52,7 @@ def load_frozen(
         loaded, info = model.from_pretrained(
             folder, subfolder=subfolder, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise cannot_load(folder, error) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -92,7 +93,7 @@ def load_pipeline(
         )
         # Weights that were missing show here.
         loaded.to(device)
-    except (OSError, ValueError, RuntimeError, ImportError, AttributeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
         raise cannot_load(folder, error) from error
     loaded.set_progress_bar_config(disable=True)
     return loaded

@@ -5,6 +5,7 @@ The output folder is what the model hub takes: `README.md`, the diffusers file(s
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,7 @@ def run(
     family = cfg.family or family_of(model)
     loras = [at_strength(one, cfg.strength) for one in read_loras(lora)]
     # Not by Path.resolve, which raises at a link to itself.
-    if os.path.realpath(out) in (os.path.realpath(lora), os.path.realpath(lora.parent)) and (
-        lora.is_dir() or os.path.realpath(out) == os.path.realpath(lora.parent)
-    ):
+    if os.path.realpath(out) == os.path.realpath(lora if lora.is_dir() else lora.parent):
         raise InputError(f"{out} is where the LoRA itself lies: write the exported one elsewhere")
     origin = origin_of(lora, evaluation)
     if "comfyui" in cfg.formats:
@@ -150,7 +149,8 @@ def origin_of(lora: Path, evaluation: Path | None = None) -> Origin:
     Raises:
         InputError: the LoRA was changed since its training, or the evaluation is of others.
     """
-    lora = lora.resolve()
+    # `Path.resolve` raises of its own where a link leads to itself; here what reads the file says so.
+    lora = Path(os.path.realpath(lora))
     folder = lora if lora.is_dir() else lora.parent
     training = next((path for path in (folder, folder.parent) if (path / SUMMARY).is_file()), None)
     if training is None:
