@@ -261,10 +261,3 @@ def test_a_lora_with_nan_is_refused(tmp_path):
     save_file(weights, tmp_path / LORA_FILES[0])
     with pytest.raises(InputError, match="has values that are not finite"):
         run(ExportLoraConfig(), tmp_path, tmp_path / "out", model=GENERATOR)
-
-
-def test_a_link_to_itself_is_no_lora(tmp_path):
-    link = tmp_path / "loop"
-    link.symlink_to(link)
-    with pytest.raises(InputError, match="no LoRA at"):
-        run(ExportLoraConfig(format="diffusers"), link, tmp_path / "out")
