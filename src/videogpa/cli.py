@@ -851,7 +851,7 @@ def run_recipe(
         rounds,
         workers=_workers(engine, workers, gpus_per_worker),
         overwrite=overwrite,
-        **({} if keeping is None else {"keep": keeping}),
+        keep=keeping,
     )
     print(report / "index.html")
     if keeping is not None:

@@ -142,6 +142,7 @@ def pilot(cfg: RunConfig, prompts: int) -> RunConfig:
     }
     return cfg.model_copy(
         update={
+            # Pairs to judge by are those of other prompts than the pairs to train on.
             "train_prompts": _few(cfg.train_prompts, max(2, prompts)),
             "held_out_prompts": _few(cfg.held_out_prompts, prompts),
             "pair": PairConfig(

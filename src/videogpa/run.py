@@ -74,7 +74,7 @@ def run(
     *,
     workers: Workers,
     overwrite: bool = False,
-    keep: Callable[[], None] = lambda: None,
+    keep: Callable[[], None] | None = None,
 ) -> Path:
     """Run or continue; returns the report's folder. Every stage's folder lies in `out`, those of later rounds, with the
     evaluation and report of them all, in `out/rounds/<k>`; a finished run may be given more rounds. `keep` is called
@@ -91,7 +91,7 @@ def run(
 
 
 def _run(
-    cfg: RunConfig, out: Path, rounds: int, workers: Workers, overwrite: bool, keep: Callable[[], None]
+    cfg: RunConfig, out: Path, rounds: int, workers: Workers, overwrite: bool, keep: Callable[[], None] | None
 ) -> Path:
     leading = leading_arm(cfg, rounds) if rounds > 1 else None
     if overwrite and (out / "candidates" / CONFIG).exists():
@@ -276,11 +276,11 @@ def _prompts(source: PromptSource, out: Path, overwrite: bool) -> Path:
 class _Steps:
     """Prints what the run does now, to standard error, once what it did before is kept."""
 
-    def __init__(self, total: int, keep: Callable[[], None]):
+    def __init__(self, total: int, keep: Callable[[], None] | None):
         self.total, self.number, self.keep = total, 0, keep
 
     def __call__(self, what: str) -> None:
-        if self.number:
+        if self.number and self.keep is not None:
             self.keep()
         self.number += 1
         self._print(f"[{self.number}/{self.total}] {what}")

@@ -188,6 +188,42 @@ def test_a_commit_cannot_reach_out_of_the_folder(run, local, tmp_path, name):
         copy(local, str(tmp_path / "back"))
 
 
+def test_no_folder_in_a_store_leads_out_of_it(run, local, tmp_path, monkeypatch):
+    there = Store(local)
+    there.upload(run)
+    monkeypatch.setattr(there._files, "find", lambda root: [f"{root}/../../outside/{COMMIT}"])
+    with pytest.raises(InputError, match="leads out of it"):
+        there.download(tmp_path / "back")
+    assert not (tmp_path / "outside").exists()
+
+
+def test_what_lies_in_the_place_is_not_written_over(run, local, tmp_path):
+    copy(str(run), local)
+    back = tmp_path / "back"
+    (back / "report").mkdir(parents=True)
+    (back / "report/index.html").write_text("my own page")
+    (back / "evaluation").mkdir()
+    (back / "evaluation/rows.jsonl").write_text("my own rows")
+    with pytest.raises(InputError, match="holds other files"):
+        copy(local, str(back))
+    assert (back / "evaluation/rows.jsonl").read_text() == "my own rows"
+    (back / "evaluation/rows.jsonl").unlink()
+    copy(local, str(back))
+    assert (back / "report/index.html").read_text() == "my own page"
+    copy(local, str(back), overwrite=True)
+    assert content(back) == without(content(run), "lora/")
+
+
+def test_two_that_were_made_apart_are_not_mixed(tmp_path, local):
+    """As on machines whose rounding differs."""
+    here, there = (artifact(tmp_path / name, "a", files=files) for name, files in (("here", 1), ("there", 2)))
+    copy(str(there), local)
+    before = content(here)
+    with pytest.raises(InputError, match="both made, and differ"):
+        copy(local, str(here))
+    assert content(here) == before
+
+
 def test_another_artifact_is_replaced_only_when_asked(tmp_path, local):
     first, second = (artifact(tmp_path / wording, "a", wording=wording) for wording in ("first", "second"))
     copy(str(first), local)

@@ -45,10 +45,12 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         InputError: the file was damaged.
     """
+    damaged = InputError(f"{path} is damaged: delete it, and the training finds its beta again")
     try:
         found = Calibration(**read_json(path))
-        if found.beta == WANTED_LOGIT / found.advantage:
-            return found
-    except (ValueError, TypeError, ZeroDivisionError):
-        pass
-    raise InputError(f"{path} is damaged: delete it, and the training finds its beta again")
+        fits = found.beta == WANTED_LOGIT / found.advantage
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise damaged from error
+    if not fits:
+        raise damaged
+    return found

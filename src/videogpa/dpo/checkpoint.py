@@ -112,15 +112,17 @@ def restore(
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    damaged = InputError(f"{path} is damaged, or of an earlier version: delete it to begin the training anew")
     tensors = load_tensors(path)
     try:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
-        if state.pop("sha256") == _digest(tensors, state):
-            return tensors, state
-    except (AttributeError, KeyError, TypeError, ValueError):
-        pass
-    raise InputError(f"{path} is damaged, or of an earlier version: delete it to begin the training anew")
+        whole = state.pop("sha256") == _digest(tensors, state)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise damaged from error
+    if not whole:
+        raise damaged
+    return tensors, state
 
 
 def _digest(tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> str:

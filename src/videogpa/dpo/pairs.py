@@ -57,6 +57,7 @@ def load_pairs(
     if not rows:
         raise InputError(f"{pairs} holds no pairs: loosen the pair stage's filters or sample more candidates")
     if maps is not None:
+        # Complete, and those that were made: the maps themselves are read with their pairs.
         read_rows(maps, AnyRow)
     found = [_locate(row, by_id, candidates, maps) for row in rows]
     if labels == "as_scored":

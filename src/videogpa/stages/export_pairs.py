@@ -22,7 +22,7 @@ from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.stages.pair import licenses_of
 from videogpa.stages.pair_sources import PUBLISHED_METRIC
-from videogpa.stages.score import LICENSES
+from videogpa.stages.score import GEOMETRY, LICENSES
 from videogpa.types import Candidate, PreferencePair, Prompt, Score
 from videogpa.video_io import frame_rate, probe, read_video, write_preview
 
@@ -92,6 +92,7 @@ def run(
     if scores is not None:
         if cfg.format != "videogpa":
             raise InputError(f"scores are read for the format videogpa, not for {cfg.format}")
+        # Complete, and of this kind: what is read is the geometry beside them.
         read_rows(scores, Score)
     by_id = {c.id: c for c in read_rows(candidates, Candidate)}
     captions = {p.id: p for p in read_rows(prompts, Prompt)}
@@ -240,7 +241,7 @@ def _published_motion(scores: Path | None, candidate: str) -> dict[str, float]:
     mean |t_{i+1} - t_i| + 0.1 mean angle(R_{i+1} R_iᵀ) over the frames, of the world-to-camera [R | t] in the
     geometry's own unit (`metrics/consistency_score.py` of the published code).
     """
-    geometry = None if scores is None else scores / "geometry" / f"{candidate}.safetensors"
+    geometry = None if scores is None else scores / GEOMETRY / f"{candidate}.safetensors"
     if geometry is None or not geometry.is_file():
         return {}
     from videogpa.geometry.base import load_prediction

@@ -57,6 +57,7 @@ from videogpa.stages.evaluate import (
 )
 from videogpa.stages.pair import DROPPED
 from videogpa.stages.rounds import trainings_of
+from videogpa.stages.score import GEOMETRY
 from videogpa.types import CONSISTENCY, Candidate, EvalRow, PreferencePair, Prompt, Score
 
 GUARDS = {
@@ -379,7 +380,7 @@ def _arm_source(run: FinishedRun, row: EvalRow, name: str) -> SourceClip:
     return SourceClip(
         name=name,
         master=run.evaluation / video,
-        geometry=run.evaluation / "scores" / row.arm / "geometry" / f"{video.stem}.safetensors",
+        geometry=run.evaluation / "scores" / row.arm / GEOMETRY / f"{video.stem}.safetensors",
     )
 
 
@@ -415,7 +416,7 @@ def _pair(run: FinishedRun, page: Path, pair: PreferencePair, rank: int, positio
         source = SourceClip(
             name=f"pair{position}-{side}",
             master=run.folder / "candidates" / str(run.candidates[id]),
-            geometry=run.folder / "scores" / "geometry" / f"{id}.safetensors",
+            geometry=run.folder / "scores" / GEOMETRY / f"{id}.safetensors",
         )
         clip = show(source, page, label=side, value=value)
         sides.append({"clip": clip, "sheet": show_sheet(source, page)})

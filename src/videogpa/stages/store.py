@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from videogpa.artifact import (
     CONFIG,
+    IDENTITY,
     MANIFEST,
     hash_file,
     lock,
@@ -107,13 +108,17 @@ class Store:
         """
         names = [PurePosixPath(name) for name in self._insist(partial(self._files.find, self._root))]
         homes = [name.parent.relative_to(self._root) for name in names if name.name == COMMIT]
+        for home in homes:
+            # Keys of an object store are any text.
+            if ".." in home.parts:
+                raise InputError(f"{self.url} holds '{home}', which leads out of it: remove that")
         return [home.as_posix() for home in sorted(homes, key=lambda home: (-len(home.parts), home))]
 
     def download(self, folder: Path, *, overwrite: bool = False) -> Copied:
         """Bring every complete folder below the address to `folder`; files that are there already stay.
 
         Raises:
-            InputError: nothing complete is stored, another artifact is in its place (`overwrite` replaces it), what
+            InputError: nothing complete is stored, something else is in its place (`overwrite` replaces it), what
                 comes is not what was stored, or the store stops answering.
         """
         homes = self.homes()
@@ -154,13 +159,14 @@ class Store:
             return 0
         target.mkdir(parents=True, exist_ok=True)
         with lock(target):
-            self._require_place(home, target, commit, overwrite)
-            kept = MANIFEST in commit.files and (target / MANIFEST).exists()
+            replaced = overwrite or self._goes_on(home, target, commit)
             coming = [
                 name
                 for name, digest in commit.files.items()
-                if not (target / name).is_file() or (not kept and hash_file(target / name) != digest)
+                if not (target / name).is_file() or (replaced and hash_file(target / name) != digest)
             ]
+            if MANIFEST in coming:
+                (target / MANIFEST).unlink(missing_ok=True)
             # What says that the folder is complete comes last.
             last = [name for name in coming if name == MANIFEST]
             for batch in _batches([name for name in coming if name != MANIFEST], f"fetching {home}"):
@@ -169,17 +175,27 @@ class Store:
                 self._receive(home, target, last, commit)
         return len(coming)
 
-    def _require_place(self, home: str, target: Path, commit: Commit, overwrite: bool) -> None:
-        """Nothing else is where the folder is to go, or may be replaced."""
-        here, there = read_record(target), None
-        if CONFIG in commit.files:
-            there = self._record(home)
-        if here is None or there is None:
-            return
-        if not overwrite:
-            require_same(target, here, there)
-        elif (target / MANIFEST).exists() and hash_file(target / MANIFEST) != commit.files.get(MANIFEST):
-            (target / MANIFEST).unlink()
+    def _goes_on(self, home: str, target: Path, commit: Commit) -> bool:
+        """Whether an artifact was begun here that the stored one finishes; what else is here must be the same one.
+
+        Raises:
+            InputError: it is not.
+        """
+        if MANIFEST not in commit.files:
+            return False
+        here, there = read_record(target), self._record(home)
+        if here is None:
+            if any((target / name).exists() for name in commit.files):
+                raise InputError(f"{target} holds other files: choose another folder, or use --overwrite")
+            return False
+        require_same(target, here, there)
+        if not (target / MANIFEST).exists():
+            return True
+        if hash_file(target / MANIFEST) != commit.files[MANIFEST]:
+            raise InputError(
+                f"{target} and what is stored at {self._path(home)} were both made, and differ: use --overwrite"
+            )
+        return False
 
     def _receive(self, home: str, target: Path, names: Sequence[str], commit: Commit) -> None:
         paths = [target / name for name in names]
@@ -204,10 +220,12 @@ class Store:
         except ValidationError as error:
             raise InputError(f"{self._path(home, COMMIT)} is damaged: {first_problem(error)}") from error
 
-    def _record(self, home: str) -> dict[str, Any] | None:
-        content = self._content(home, CONFIG)
+    def _record(self, home: str) -> dict[str, Any]:
         try:
-            return None if content is None else TypeAdapter(dict[str, Any]).validate_json(content)
+            record = TypeAdapter(dict[str, Any]).validate_json(self._content(home, CONFIG) or b"")
+            if record.keys() >= {*IDENTITY}:
+                return record
+            raise InputError(f"{self._path(home, CONFIG)} is damaged: upload it again")
         except ValidationError as error:
             raise InputError(f"{self._path(home, CONFIG)} is damaged: {first_problem(error)}") from error
 
