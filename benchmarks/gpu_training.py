@@ -5,7 +5,8 @@
     python benchmarks/gpu_training.py --model cogvideox --small    # the same on a CPU in a minute: does it run?
 
 One pair a step in bfloat16, LoRA of rank 64. Seconds a step (median), samples a second, peak memory, and model FLOP
-utilisation: the operations that the maths needs (no recomputation) over time and the card's bf16 peak. Against the
+utilisation: the operations that the maths needs (no recomputation) over time and the card's bf16 peak; the memory that
+`train --plan` foretells; and the largest DPO logit of a fresh LoRA at beta 5000, which should be none. Against the
 published step (four forwards, second copy; CogVideoX only) in the same run; and which attention kernel pays.
 """
 
@@ -29,8 +30,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.diffusion import Batch, pair_errors, reference_errors
-from videogpa.dpo.loss import diffusion_dpo_loss
-from videogpa.dpo.plan import on_meta, plan
+from videogpa.dpo.loss import diffusion_dpo_loss, preference_logits
+from videogpa.dpo.plan import Plan, on_meta, plan
 from videogpa.dpo.training import prepared
 from videogpa.families.variants import variants_of
 from videogpa.plugin import load
@@ -72,6 +73,7 @@ ARMS: dict[str, dict[str, Any]] = {
 def main(
     model: Annotated[Literal["cogvideox", "wan"], typer.Option()] = "cogvideox",
     steps: int = 5,
+    arm: Annotated[list[str] | None, typer.Option(help="only these steps, repeatable")] = None,
     small: bool = False,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
 ) -> None:
@@ -80,12 +82,15 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         write_folder(Path(folder), model, small)
         needed = operations(Path(folder), model, small)
-        for name, arm in ARMS.items():
-            if (small and ("kernel" in arm or "compile" in arm)) or (model == "wan" and arm.get("published")):
+        for name in arm or ARMS:
+            made = ARMS[name]
+            if (small and ("kernel" in made or "compile" in made)) or (
+                model == "wan" and made.get("published")
+            ):
                 continue
             rows.append(
                 {"model": model, "step": name}
-                | measured(Path(folder), model, small, arm, steps, device, needed)
+                | measured(Path(folder), model, small, made, steps, device, needed)
             )
             print(*rows[-1].values(), sep="  ", flush=True)
             gc.collect()
@@ -110,16 +115,23 @@ def measured(
     """One arm; running out of memory is a result."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    logits: list[float] = []
+    planned = "" if arm.get("published") else f"{planned_of(folder, model, small, arm).total / 2**30:.2f}"
     try:
-        seconds = statistics.median(timed(step_of(folder, model, small, arm, device), steps, device))
+        seconds = statistics.median(timed(step_of(folder, model, small, arm, device, logits), steps, device))
     except torch.OutOfMemoryError:
-        return {"seconds": "out of memory", "samples_s": "", "peak_GiB": "", "utilisation": ""}
+        return {
+            "seconds": "out of memory", "samples_s": "", "peak_GiB": "", "planned_GiB": planned,
+            "utilisation": "", "fresh_logit": "",
+        }  # fmt: skip
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
     return {
         "seconds": f"{seconds:.3f}",
         "samples_s": f"{2 / seconds:.3f}",
         "peak_GiB": f"{peak:.2f}",
+        "planned_GiB": planned,
         "utilisation": f"{needed / seconds / PEAK:.3f}",
+        "fresh_logit": f"{logits[0]:.2g}" if logits else "",
     }
 
 
@@ -136,9 +148,9 @@ def timed(step: Callable[[], None], steps: int, device: torch.device) -> Iterato
 
 
 def step_of(
-    folder: Path, model: str, small: bool, arm: dict[str, Any], device: torch.device
+    folder: Path, model: str, small: bool, arm: dict[str, Any], device: torch.device, logits: list[float]
 ) -> Callable[[], None]:
-    """One update of this arm on one random pair."""
+    """One update of this arm on one random pair; `logits` gets the largest one of every step."""
     given = batch(model, small, device)
     family = load("families", model).Family(folder, dtype=torch.bfloat16, device="meta")
     where = "cpu" if arm.get("offload") else device
@@ -155,9 +167,7 @@ def step_of(
         sides = [side.transpose(1, 2).bfloat16() for side in given[:3]]
         text = given.conditioning["prompt_embeds"]
         return lambda: trainer.step(*sides, t, text, rotary) and None
-    cfg = TrainConfig(
-        rank=64, alpha=128, recompute=arm.get("recompute", 0.0), offload=arm.get("offload", False)
-    )
+    cfg = config_of(arm)
     lora = prepared(cfg, family, Accelerator()).lora
     if arm.get("compile"):
         for block in (
@@ -170,7 +180,9 @@ def step_of(
 
     def step() -> None:
         with sdpa_kernel(kernels):
-            diffusion_dpo_loss(*pair_errors(family, given, known).sides, 1.0).mean().backward()
+            sides = pair_errors(family, given, known).sides
+            diffusion_dpo_loss(*sides, 1.0).mean().backward()
+        logits.append(float(preference_logits(*sides, 5000.0).detach().abs().max()))
         nn.utils.clip_grad_norm_(lora.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -190,11 +202,25 @@ def batch(model: str, small: bool, device: torch.device) -> Batch:
     return Batch(*sides, torch.full((1,), 500.0, device=device), conditioning)
 
 
+def config_of(arm: dict[str, Any]) -> TrainConfig:
+    return TrainConfig(
+        rank=64,
+        alpha=128,
+        batch_pairs=1,
+        recompute=arm.get("recompute", 0.0),
+        offload=arm.get("offload", False),
+    )
+
+
+def planned_of(folder: Path, model: str, small: bool, arm: dict[str, Any]) -> Plan:
+    """What `train --plan` says of this arm."""
+    family = load("families", model).Family(folder, dtype=torch.bfloat16, device="meta")
+    return plan(config_of(arm), family, on_meta(batch(model, small, torch.device("cpu")), 1), 1, None)
+
+
 def operations(folder: Path, model: str, small: bool) -> float:
     """What a step with known references needs, without recomputation, in floating point operations."""
-    family = load("families", model).Family(folder, dtype=torch.bfloat16, device="meta")
-    cfg = TrainConfig(rank=64, alpha=128, batch_pairs=1)
-    found = plan(cfg, family, on_meta(batch(model, small, torch.device("cpu")), 1), 1, None)
+    found = planned_of(folder, model, small, {})
     return found.flops_of_a_step - found.flops_of_the_reference
 
 

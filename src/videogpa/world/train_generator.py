@@ -44,17 +44,17 @@ CHECKPOINT_EVERY = 250
 class Clips:
     """Latents of all rendered clips in memory, mirrored on demand (a mirrored clip gets a mirrored caption)."""
 
-    def __init__(self, folder: Path, vae: LinearVideoAutoencoder, tokenizer):
-        self.vae = vae
+    def __init__(self, folder: Path, vae: LinearVideoAutoencoder, tokenizer, device: torch.device):
+        self.vae, self.device = vae.to(device), device
         self.pixels, captions = [], []
         for frames, texts in read_clips(folder):
             self.pixels.append(frames)
             captions += texts
         self.lengths = np.cumsum([len(p) for p in self.pixels])
-        self.tokens = _tokenize(tokenizer, captions)
-        self.mirrored_tokens = _tokenize(tokenizer, [mirror_caption(c) for c in captions])
-        self.empty = _tokenize(tokenizer, [""])[0]
-        self.std = torch.tensor(vae.config.latents_std).view(-1, 1, 1, 1)
+        self.tokens = _tokenize(tokenizer, captions).to(device)
+        self.mirrored_tokens = _tokenize(tokenizer, [mirror_caption(c) for c in captions]).to(device)
+        self.empty = _tokenize(tokenizer, [""])[0].to(device)
+        self.std = torch.tensor(vae.config.latents_std, device=device).view(-1, 1, 1, 1)
 
     def __len__(self) -> int:
         return int(self.lengths[-1])
@@ -66,8 +66,8 @@ class Clips:
         """Latents as the transformer sees them, and caption tokens."""
         chunk = np.searchsorted(self.lengths, index, side="right")
         pixels = np.stack([self.pixels[c][i - self.lengths[c]] for c, i in zip(chunk, index, strict=True)])
-        x = torch.from_numpy(pixels).float().div_(127.5).sub_(1).permute(0, 4, 1, 2, 3)
-        flip = torch.from_numpy(mirror)
+        x = torch.from_numpy(pixels).to(self.device).float().div_(127.5).sub_(1).permute(0, 4, 1, 2, 3)
+        flip = torch.from_numpy(mirror).to(self.device)
         x = torch.where(flip.view(-1, 1, 1, 1, 1), x.flip(-1), x)
         latents = self.vae.encode(x, return_dict=False)[0].mode() / self.std
         return latents, torch.where(flip[:, None], self.mirrored_tokens[index], self.tokens[index])
@@ -126,12 +126,14 @@ def train(
     threads: int,
     compile_blocks: bool,
     bfloat16: bool = False,
+    device: str = "cpu",
     restart_from: Path | None = None,
     start_from: Path | None = None,
 ) -> None:
     """Train until `steps`, resuming from `out/checkpoint.pt` when there is one.
 
     Args:
+        device: where; which numbers are drawn depends on it.
         bfloat16: multiply matrices in bfloat16; weights and optimizer stay float32. Pays where the processor can.
         start_from: a pipeline folder whose weights and autoencoder are trained on.
     """
@@ -139,7 +141,7 @@ def train(
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     vae = _autoencoder(out, clips, start_from)
-    data = Clips(clips, vae, tokenizer)
+    data = Clips(clips, vae, tokenizer, torch.device(device))
     held_out = np.arange(len(data) - VALIDATION_CLIPS, len(data))
     text_encoder, transformer = build_text_encoder(len(tokenizer)), build_transformer()
     model = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
@@ -150,6 +152,7 @@ def train(
         transformer.load_state_dict(
             WanTransformer3DModel.from_pretrained(start_from / "transformer").state_dict()
         )
+    model.to(device)
     matrices = [
         p for n, p in model.named_parameters() if p.ndim == 2 and ".blocks." in n and "table" not in n
     ]
@@ -161,9 +164,9 @@ def train(
         torch.manual_seed(seed * 1_000_003 + step)
         index = rng.integers(0, len(data) - VALIDATION_CLIPS, batch)
         x0, tokens = data.batch(index, rng.random(batch) < 0.5)
-        tokens[torch.from_numpy(rng.random(batch) < EMPTY_CAPTION_SHARE)] = data.empty
-        image_given = torch.from_numpy(rng.random(batch) >= TEXT_TO_VIDEO_SHARE).float()
-        eps, sigma = torch.randn_like(x0), stratified_sigmas(rng, batch)
+        tokens[torch.from_numpy(rng.random(batch) < EMPTY_CAPTION_SHARE).to(device)] = data.empty
+        image_given = torch.from_numpy(rng.random(batch) >= TEXT_TO_VIDEO_SHARE).float().to(device)
+        eps, sigma = torch.randn_like(x0), stratified_sigmas(rng, batch).to(device)
         return flow_loss(transformer, embed(text_encoder, tokens), x0, eps, sigma, image_given).mean()
 
     plan = Plan(
@@ -190,9 +193,9 @@ def train(
     save_pipeline(
         out / "pipeline",
         tokenizer=tokenizer,
-        text_encoder=text_encoder.to(torch.bfloat16),
-        transformer=transformer.to(torch.bfloat16),
-        vae=vae,
+        text_encoder=text_encoder.to("cpu", torch.bfloat16),
+        transformer=transformer.to("cpu", torch.bfloat16),
+        vae=vae.to("cpu"),
     )
     settings = {
         "steps": steps, "batch": batch, "seed": seed, "lr": lr, "clips": len(data), "cooldown": cooldown,
@@ -208,10 +211,11 @@ def _validate(model: torch.nn.ModuleDict, data: Clips, index: np.ndarray) -> flo
     losses = []
     for part in np.array_split(index, 4):
         x0, tokens = data.batch(part, np.zeros(len(part), bool))
-        eps = torch.randn(x0.shape, generator=generator)
-        sigma = stratified_sigmas(np.random.default_rng(0), len(part))
+        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        sigma = stratified_sigmas(np.random.default_rng(0), len(part)).to(x0)
         prompt_embeds = embed(model["text_encoder"], tokens)
-        losses.append(flow_loss(model["transformer"], prompt_embeds, x0, eps, sigma, torch.ones(len(part))))
+        given = torch.ones_like(sigma)
+        losses.append(flow_loss(model["transformer"], prompt_embeds, x0, eps, sigma, given))
     return float(torch.cat(losses).mean())
 
 
@@ -249,6 +253,7 @@ def main(
     bfloat16: Annotated[
         bool, typer.Option(help="faster where the processor has bfloat16 arithmetic")
     ] = False,
+    device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
     restart_from: Annotated[
         Path | None, typer.Option(help="checkpoint of an earlier run to go on from")
     ] = None,
@@ -258,7 +263,8 @@ def main(
     render_clips(clips, count=count, frames=FRAMES, size=SIZE, workers=threads, faulty_share=faulty_share)
     train(
         out, clips, steps=steps, batch=batch, seed=seed, lr=lr, cooldown=cooldown, threads=threads,
-        compile_blocks=compile_blocks, bfloat16=bfloat16, restart_from=restart_from, start_from=start_from,
+        compile_blocks=compile_blocks, bfloat16=bfloat16, device=device, restart_from=restart_from,
+        start_from=start_from,
     )  # fmt: skip
 
 

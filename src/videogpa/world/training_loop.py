@@ -51,12 +51,12 @@ def train(
 ) -> None:
     """Train until the plan's end, resuming from `out/checkpoint.pt`; `model` ends with its averaged weights.
 
-    `matrices` are the parameters that Muon trains. `loss_of` draws everything from the step's number, so that
-    an interrupted run goes on as if nothing had happened. `validate` measures the model as it stands, which is
-    with averaged weights in evaluation mode; its figures become columns of `out/log.csv`.
+    Computed where the model is. `matrices` are the parameters that Muon trains. `loss_of` draws everything from the
+    step's number, so that an interrupted run goes on as if nothing had happened. `validate` measures the model as it
+    stands, which is with averaged weights in evaluation mode; its figures become columns of `out/log.csv`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    muon = {id(p) for p in matrices}
+    muon, device = {id(p) for p in matrices}, matrices[0].device.type
     rest = [p for p in model.parameters() if id(p) not in muon]
     optimizers = [
         Muon(matrices, lr=plan.lr, weight_decay=0.01),
@@ -66,7 +66,7 @@ def train(
     checkpoint, start = out / "checkpoint.pt", 0
     source = checkpoint if checkpoint.exists() else restart_from
     if source:
-        state = torch.load(source, weights_only=True)
+        state = torch.load(source, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         average = state["average"]
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
@@ -76,14 +76,14 @@ def train(
     with Progress() as progress:
         bar = progress.add_task(description, total=plan.steps, completed=start)
         for step in range(start, plan.steps):
-            with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
+            with torch.autocast(device, torch.bfloat16, enabled=plan.bfloat16):
                 loss = loss_of(step)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = plan.rate(step)
-                with torch.autocast("cpu", torch.bfloat16, enabled=plan.bfloat16):
+                with torch.autocast(device, torch.bfloat16, enabled=plan.bfloat16):
                     optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             _follow(average, model, min(plan.average_decay, (step + 1) / (step + AVERAGE_WARMUP)))
