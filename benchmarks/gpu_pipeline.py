@@ -50,20 +50,25 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    with measured("write the model folder", device) as first:
-        model = write_model(out / "model", small, device)
-    rows = [
-        first,
-        *stages(out, model, device, small, steps, training_steps),
-        *equalities(model, device, small),
-    ]
-    for row in rows:
+    rows = []
+    for row in measurements(out, device, small, steps, training_steps):
         print(*row.values(), sep="  ", flush=True)
+        rows.append(row)
     if result is not None:
         with result.with_suffix(".csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+def measurements(
+    out: Path, device: str, small: bool, steps: int, training_steps: int
+) -> Iterator[dict[str, Any]]:
+    with measured("write the model folder", device) as row:
+        model = write_model(out / "model", small, device)
+    yield row
+    yield from stages(out, model, device, small, steps, training_steps)
+    yield from equalities(model, device, small)
 
 
 def stages(
@@ -129,7 +134,7 @@ def equalities(model: Path, device: str, small: bool) -> Iterator[dict[str, Any]
             predicted = family.predict(call["hidden_states"], call["timestep"].float(), samples.conditioning)
         apart.append(float((predicted - output).abs().max()))
     yield noted("largest difference of prediction and pipeline's call", max(apart))
-    if device == "cpu":
+    if device == "cpu" or small:
         return
     del calls, samples
     total = torch.cuda.get_device_properties(0).total_memory

@@ -72,4 +72,4 @@ def test_fewer_videos_at_once_where_memory_is_short():
 
 def test_the_whole_loop_runs(tmp_path):
     report = run(quick.recipe(), tmp_path / "run", workers=2)
-    assert (report / "report.html").exists()
+    assert (report / "index.html").exists()
