@@ -18,9 +18,9 @@ from videogpa.dpo.memory import blocks_of, recompute_blocks
 from videogpa.families.base import VideoFamily
 
 GIB = 2**30
-EFFICIENCY = 0.7
-"""Of a large matrix product's rate, what a training step reaches: .71 on one CPU core (docs/cost.md); accelerators were
-not measured yet, and small models reach less.
+EFFICIENCY = {"cpu": 0.7, "cuda": 0.39}
+"""Of a large matrix product's rate, what a training step reaches: .71 on one CPU core, .39 with CogVideoX-5B on an H100
+(docs/cost.md); small models reach less. Another kind of device is taken for a GPU.
 """
 COPIES = 6
 """Of the LoRA in float32: weights, gradient, two moments, running mean, the last good one."""
@@ -72,7 +72,7 @@ def plan(cfg: TrainConfig, family: VideoFamily, batch: Batch, pairs: int, rate: 
         family: built on the device `meta`.
         batch: one micro-batch, on `meta`.
         pairs: number of training pairs.
-        rate: floating point operations a second of a large matrix product (`matmul_rate`).
+        rate: floating point operations a second that a step reaches (`training_rate`).
     """
     transformer = family.transformer
     base = _bytes(transformer.parameters()) + _bytes(transformer.buffers())
@@ -105,7 +105,7 @@ def plan(cfg: TrainConfig, family: VideoFamily, batch: Batch, pairs: int, rate: 
         flops_of_the_reference=reference,
         visits=visits,
         share_saved=known * reference / step,
-        seconds_of_a_step=None if rate is None else (step - known * reference) / (EFFICIENCY * rate),
+        seconds_of_a_step=None if rate is None else (step - known * reference) / rate,
         steps=cfg.steps,
     )
 
@@ -127,8 +127,14 @@ def on_meta(batch: Batch, count: int) -> Batch:
     )
 
 
-def matmul_rate(dtype: torch.dtype, device: torch.device, size: int = 2048) -> float:
-    """Floating point operations a second of a large matrix product, measured for half a second."""
+def training_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Floating point operations a second that a training step reaches, by large matrix products for half a second."""
+    share = EFFICIENCY.get(device.type, EFFICIENCY["cuda"])
+    # On a GPU waiting for a smaller one takes longer than the product.
+    return share * _matmul_rate(dtype, device, size=2048 if device.type == "cpu" else 8192)
+
+
+def _matmul_rate(dtype: torch.dtype, device: torch.device, size: int) -> float:
     a, b = torch.ones(2, size, size, dtype=dtype, device=device)
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < 0.5:

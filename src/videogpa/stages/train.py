@@ -20,7 +20,7 @@ from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.diffusion import side_errors
 from videogpa.dpo.lora import LORA_FILES, expert_file, lora_parameters, save_lora
 from videogpa.dpo.pairs import Reading, TrainingPair, generator, load_pairs, read_batch, split
-from videogpa.dpo.plan import Plan, matmul_rate, on_meta, plan
+from videogpa.dpo.plan import Plan, on_meta, plan, training_rate
 from videogpa.dpo.reference_cache import ReferenceCache
 from videogpa.dpo.training import CHECKPOINT, LOG, Data, prepared, train
 from videogpa.errors import InputError
@@ -131,7 +131,7 @@ def plan_of(
     batch = on_meta(
         read_batch(family, training[:1], reading, generator(0)), cfg.micro_pairs or cfg.batch_pairs
     )
-    return plan(cfg, family, batch, len(training), matmul_rate(dtype, device))
+    return plan(cfg, family, batch, len(training), training_rate(dtype, device))
 
 
 def _drop_checkpoints(out: Path, accelerator: Accelerator) -> None:
