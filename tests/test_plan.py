@@ -77,6 +77,22 @@ def test_a_training_grows_with_its_steps_and_its_pairs_and_takes_one_worker():
     assert found.bytes == 50
 
 
+def test_later_rounds_draw_and_train_again_and_add_an_arm():
+    cfg = embedded.recipe()
+    one, three = ({p.stage: p for p in predict(cfg, costs(), (1, 2), rounds)} for rounds in (1, 3))
+    assert three["candidates"].work == 3 * one["candidates"].work
+    assert three["candidates"].lasts[2] == 3 * one["candidates"].lasts[2]
+    # Two trainings side by side, then one after the other, and what is done between them.
+    each = (one["training"].work - 1) / 2
+    assert three["training"].work == pytest.approx(3 + 4 * each)
+    assert three["training"].lasts[2] == pytest.approx(3 + 1 + 3 * each)
+    # Three arms become five.
+    assert three["evaluation"].work == 2 * (10 + 48 * 5 / 3 * 3)
+    control = cfg.model_copy(update={"trainings": {"dpo_random": cfg.trainings["dpo_random"]}})
+    with pytest.raises(InputError, match="all are controls"):
+        predict(control, costs(), (1,), 2)
+
+
 def test_a_beta_that_has_to_be_found_takes_a_trial_training():
     cfg = embedded.recipe()
     found = cfg.trainings["dpo"].model_copy(update={"beta": None})
@@ -167,7 +183,10 @@ def test_costs_are_measured_once(tmp_path, monkeypatch):
 
 def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plan, "run", a_run)
-    app(["plan", "quick", "--out", str(tmp_path), "--workers", "1", "--workers", "64"], standalone_mode=False)
+    app(
+        ["plan", "quick", "--out", str(tmp_path), "--workers", "1", "--workers", "64", "--rounds", "2"],
+        standalone_mode=False,
+    )
     table = capsys.readouterr().out.splitlines()
     assert table[0].split("  ")[0] == "stage"
     assert table[0].rstrip().endswith("64 workers")

@@ -84,6 +84,10 @@ EvaluationGeometryOptions = Annotated[
     typer.Option("--evaluation-geometry-option", help="NAME=VALUE for that model, repeatable"),
 ]
 Exact = Annotated[bool, typer.Option("--exact", help="its settings as published, not corrected")]
+Rounds = Annotated[
+    int,
+    typer.Option(min=1, help="sample with the LoRA trained so far, and train on, so many times in all"),
+]
 Model = Annotated[str, typer.Option(help="'embedded', 'embedded-clean' or a diffusers folder")]
 FamilyName = Annotated[str, typer.Option(help="see `videogpa list families`")]
 Precision = Annotated[Literal["float32", "bfloat16"], typer.Option()]
@@ -821,10 +825,7 @@ def run_recipe(
     accept_license: AcceptedLicenses = None,
     device: str = "cuda",
     exact: Exact = False,
-    rounds: Annotated[
-        int,
-        typer.Option(min=1, help="sample with the LoRA trained so far, and train on, so many times in all"),
-    ] = 1,
+    rounds: Rounds = 1,
     workers: Workers = CORES,
     engine: Engine = "local",
     gpus_per_worker: Gpus = 0.0,
@@ -880,6 +881,7 @@ def plan(
     accept_license: AcceptedLicenses = None,
     device: str = "cuda",
     exact: Exact = False,
+    rounds: Rounds = 1,
 ) -> None:
     """What a whole run will take (hours, storage, time with 1 to 1000 GPUs), from a pilot of a few prompts."""
     from videogpa.plan import lines, measure, predict
@@ -889,7 +891,7 @@ def plan(
         evaluation_geometry_option, accept_license, device, exact,
     )  # fmt: skip
     costs = measure(cfg, out, pilot)
-    plans = predict(cfg, costs, workers or (1, 2, 8, 64, 256, 1000))
+    plans = predict(cfg, costs, workers or (1, 2, 8, 64, 256, 1000), rounds)
     print(*lines(plans, gpu=cfg.sample.device != "cpu"), sep="\n")
 
 

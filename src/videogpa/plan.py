@@ -23,7 +23,7 @@ from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.training import BOARD
 from videogpa.engines.local import Timing, map_rows, timed
 from videogpa.errors import InputError, first_problem
-from videogpa.run import PromptSource, RunConfig, run
+from videogpa.run import PromptSource, RunConfig, leading_arm, run
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import WorldPrompts, count_entries
 from videogpa.stages.train import SUMMARY
@@ -34,6 +34,7 @@ STEPS, JUDGED = 8, 4
 """Training steps of a pilot, and after how many it is judged."""
 TRAINING = "training"
 STAGES = ("prompts", "candidates", "scores and pairs", TRAINING, "evaluation", "report")
+EVERY_ROUND = ("candidates", "scores and pairs", TRAINING)
 
 
 class PassCost(BaseModel):
@@ -158,29 +159,38 @@ def pilot(cfg: RunConfig, prompts: int) -> RunConfig:
     )
 
 
-def predict(cfg: RunConfig, costs: Costs, workers: Sequence[int]) -> list[StagePlan]:
+def predict(cfg: RunConfig, costs: Costs, workers: Sequence[int], rounds: int = 1) -> list[StagePlan]:
     """What every stage of the recipe takes, with each number of workers.
 
     Workers are GPUs or machines that do not get in each other's way; one worker is a process without any other. As many
-    pairs are counted as the pilot found for a prompt; filters of the recipe leave fewer.
+    pairs are counted as the pilot found for a prompt; filters of the recipe leave fewer. Later rounds cost as the first
+    one: its candidates, its scores, one more training, and one more arm, taken to cost as much as the mean of all.
+
+    Raises:
+        InputError: no training can go on for more rounds.
     """
+    later = (rounds - 1) * [leading_arm(cfg, rounds)] if rounds > 1 else []
+    arms = 1 + len({*cfg.trainings, *cfg.evaluate.arms})
     training = _count(cfg.train_prompts) / costs.training_prompts
     held_out = _count(cfg.held_out_prompts) / costs.held_out_prompts
-    growth = dict.fromkeys(STAGES, held_out) | {"candidates": training, "scores and pairs": training}
+    judged = held_out * (arms + len(later)) / arms
+    growth = dict.fromkeys(STAGES, judged) | {"candidates": training, "scores and pairs": training}
     growth |= {"prompts": max(training, held_out), TRAINING: 1.0}
     plans = []
     for stage, cost in costs.stages.items():
-        passes = [_grown(one, growth[stage]) for one in cost.passes]
+        times = rounds if stage in EVERY_ROUND else 1
+        passes = times * [_grown(one, growth[stage]) for one in cost.passes]
         if stage == TRAINING:
             pairs = round(costs.pairs * training)
-            seconds = [_fit(cfg.trainings[arm], cost, pairs) for arm, cost in costs.trainings.items()]
+            seconds = {arm: _fit(cfg.trainings[arm], one, pairs) for arm, one in costs.trainings.items()}
             # Maps for dense preferences are made before.
-            passes = [_grown(one, training) for one in cost.passes[:-1]]
-            passes.append(cost.passes[-1].model_copy(update={"jobs": tuple(seconds)}))
-        between = cost.between * growth[stage]
+            passes = times * [_grown(one, training) for one in cost.passes[:-1]]
+            fitted = [tuple(seconds.values()), *((seconds[arm],) for arm in later)]
+            passes += [cost.passes[-1].model_copy(update={"jobs": jobs}) for jobs in fitted]
+        between = times * cost.between * growth[stage]
         lasts = {count: between + sum(pass_seconds(one, count, costs) for one in passes) for count in workers}
         work = sum(one.load + sum(one.jobs) for one in passes)
-        plans.append(StagePlan(stage, between + work, round(cost.bytes * growth[stage]), lasts))
+        plans.append(StagePlan(stage, between + work, round(times * cost.bytes * growth[stage]), lasts))
     return plans
 
 
