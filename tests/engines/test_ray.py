@@ -15,7 +15,7 @@ from tests.engines.test_local import MAKE_WORKER, make_dead_worker, make_nothing
 from videogpa.cli import app
 from videogpa.engines.base import Cluster
 from videogpa.engines.ray import RayWorkers
-from videogpa.errors import InputError
+from videogpa.errors import InputError, StageStopped
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,6 +79,11 @@ def test_workers_that_cannot_start_stop_everything(monkeypatch):
     with pytest.raises(InputError, match="at least 1"):
         run([0], RayWorkers(count=0))
     assert run([], TWO, functools.partial(make_nothing, InputError("never called"))) == {}
+
+
+def test_what_no_row_is_to_blame_for_stops_all_of_them():
+    with pytest.raises(StageStopped, match="No space left on device"):
+        run(["full", 0, 1], RayWorkers(count=1))
 
 
 def test_what_no_machine_has_is_refused_instead_of_waited_for():
