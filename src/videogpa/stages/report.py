@@ -6,6 +6,7 @@ import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -90,13 +91,27 @@ class Training:
         return self.config["labels"] == "shuffled"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOutRow:
+    """What a page needs of a row of the evaluation, of which there may be very many: its video, unless it failed, and
+    its value of the metric shown.
+    """
+
+    arm: str
+    prompt_id: str
+    seed: int
+    video: str | None
+    value: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
     """Everything that the page is made from, read and complete.
 
-    `primary` is what the page is about; `shown` is the metric that ranks clips and stands beside them, which is
-    another one where the primary looks at all seeds together. `candidates` are the names of their videos, `values` what
-    the metric that made the pairs says of them.
+    `primary` is what the page is about: the metric named before the data, else the one that made the preferences.
+    `shown` is the metric that ranks clips and stands beside them, which is another one where the primary looks at all
+    seeds together. `candidates` are the names of their videos, `values` what the metric that made the pairs says of
+    them.
     """
 
     folder: Path
@@ -110,21 +125,12 @@ class FinishedRun:
     pairs: list[PreferencePair]
     dropped: list[dict[str, str]]
     trainings: dict[str, Training]
-    rows: list[EvalRow]
+    rows: list[HeldOutRow]
     summary: Summary
     trained_by: str | None
+    primary: str
+    shown: str
     pair_metric: str
-
-    @property
-    def primary(self) -> str:
-        """The metric named before the data, else the one that made the preferences."""
-        return self.summary.primary or self.trained_by or CONSISTENCY
-
-    @property
-    def shown(self) -> str:
-        """The primary where single clips have it, else the one that made the preferences."""
-        measured = any(self.primary in row.metrics for row in self.rows)
-        return self.primary if measured else self.trained_by or CONSISTENCY
 
     @property
     def slots(self) -> dict[str, int]:
@@ -175,6 +181,10 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
     parts |= {f"LoRA {arm}": lora for arm, lora in loras.items()}
     records = {name: recorded(path) for name, path in parts.items()}
     pair_metric = records["pairs"]["config"]["metric"]
+    trained_by = records["evaluation"]["config"]["trained_by"]
+    primary = summary.primary or trained_by or CONSISTENCY
+    measured = any(primary in row.metrics for row in iter_rows(evaluation, EvalRow))
+    shown = primary if measured else trained_by or CONSISTENCY
     return FinishedRun(
         folder=folder,
         evaluation=evaluation,
@@ -195,9 +205,20 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
             for arm, lora in loras.items()
             for name, training in _trainings(arm, lora, records[f"LoRA {arm}"]).items()
         },
-        rows=read_rows(evaluation, EvalRow),
+        rows=[
+            HeldOutRow(
+                arm=intern(r.arm),
+                prompt_id=intern(r.prompt_id),
+                seed=r.seed,
+                video=r.video if r.status == "ok" else None,
+                value=r.metrics.get(shown),
+            )
+            for r in iter_rows(evaluation, EvalRow)
+        ],
         summary=summary,
-        trained_by=records["evaluation"]["config"]["trained_by"],
+        trained_by=trained_by,
+        primary=primary,
+        shown=shown,
         pair_metric=pair_metric,
     )
 
@@ -244,9 +265,9 @@ def _browsed(run: FinishedRun, page: Path, workers: Workers) -> dict[str, Collec
 
 def _held_out_clips(run: FinishedRun, sources: dict[str, Path]) -> Collection:
     arm, against = run.summary.sides[0]
-    by_pair: dict[tuple[str, int], dict[str, EvalRow]] = defaultdict(dict)
+    by_pair: dict[tuple[str, int], dict[str, HeldOutRow]] = defaultdict(dict)
     for row in run.rows:
-        if row.status == "ok" and row.video is not None:
+        if row.video is not None:
             by_pair[row.prompt_id, row.seed][row.arm] = row
     compared = run.summary.compared(arm, against).get(run.shown)
     sign = 1 if compared is None or compared.higher_is_better else -1
@@ -257,8 +278,8 @@ def _held_out_clips(run: FinishedRun, sources: dict[str, Path]) -> Collection:
         for name, row in rows.items():
             video = f"{CLIPS}/{name}-{Path(str(row.video)).stem}.mp4"
             sources[video] = run.evaluation / str(row.video)
-            clips.append(Browsed(label=name, video=video, value=row.metrics.get(run.shown)))
-        ours, theirs = (rows[a].metrics.get(run.shown) if a in rows else None for a in (arm, against))
+            clips.append(Browsed(label=name, video=video, value=row.value))
+        ours, theirs = (rows[a].value if a in rows else None for a in (arm, against))
         gain = None if ours is None or theirs is None else sign * (ours - theirs)
         entries.append(Entry(text=run.held_out[key[0]].text, note=f"seed {key[1]}", number=gain, clips=clips))
     return Collection(
@@ -324,7 +345,7 @@ def _examples(run: FinishedRun, page: Path) -> dict[str, Any] | None:
     comparison = run.summary.compared(arm, against).get(run.shown)
     if comparison is None:
         return None
-    values = {(r.arm, r.prompt_id, r.seed): r.metrics.get(run.shown) for r in run.rows}
+    values = {(r.arm, r.prompt_id, r.seed): r.value for r in run.rows}
     sign = 1 if comparison.higher_is_better else -1
     gains = sorted(
         (
@@ -365,17 +386,16 @@ def _arm_clips(run: FinishedRun, page: Path, prompt_id: str, seed: int, letter: 
     clips: list[ShownClip] = []
     world = run.held_out[prompt_id].world
     for row in run.rows:
-        if (row.prompt_id, row.seed) != (prompt_id, seed) or row.status == "failed":
+        if (row.prompt_id, row.seed) != (prompt_id, seed) or row.video is None:
             continue
         source = _arm_source(run, row, f"{letter}-{row.arm}")
         if world is not None and not clips:
             clips.append(show_truth(world, source.master, page, f"{letter}-truth"))
-        value = row.metrics.get(run.shown)
-        clips.append(show(source, page, label=row.arm, value=value, slot=run.slots.get(row.arm)))
+        clips.append(show(source, page, label=row.arm, value=row.value, slot=run.slots.get(row.arm)))
     return clips
 
 
-def _arm_source(run: FinishedRun, row: EvalRow, name: str) -> SourceClip:
+def _arm_source(run: FinishedRun, row: HeldOutRow, name: str) -> SourceClip:
     video = Path(str(row.video))
     return SourceClip(
         name=name,
