@@ -271,6 +271,18 @@ def test_configuration_versions_and_seeds_are_recorded(tmp_path, monkeypatch):
     assert set(second) == {"python", "videogpa", "numpy"}
 
 
+def test_changed_versions_are_noticed_though_they_make_no_artifact_another(tmp_path):
+    with start(tmp_path) as opened:
+        opened.finish([])
+    path = tmp_path / "config.json"
+    versions = path.read_text()
+    path.write_text(versions.replace('"torch": "2', '"torch": "3'))
+    with pytest.raises(InputError, match=r"config\.json is not the file that manifest\.json was written for"):
+        read_manifest(tmp_path)
+    path.write_text(versions)
+    assert read_manifest(tmp_path).ok == 0
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "sub" / "value.json"
     artifact.write_json_atomic(path, {"a": 1})

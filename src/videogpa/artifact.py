@@ -30,6 +30,7 @@ CONFIG, ROWS, MANIFEST, LOCK = "config.json", "rows.jsonl", "manifest.json", ".l
 ABSENT = "(absent)"
 IDENTITY = ("stage", "config", "inputs")
 """Of `config.json`, what makes an artifact another one."""
+SEAL = "environments_sha256"
 RECORDED_LIBRARIES = (
     "accelerate",
     "av",
@@ -181,6 +182,7 @@ def open_artifact(
         environment = library_versions()
         if environment not in record["environments"] and not (folder / MANIFEST).exists():
             record["environments"].append(environment)
+            record[SEAL] = hash_json(record["environments"])
             write_json_atomic(folder / CONFIG, record)
         return Artifact(folder, stage, hash_json(identity), row_type, held)
     except BaseException:
@@ -207,7 +209,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         raise InputError(f"{folder / MANIFEST} is damaged: {first_problem(error)}") from error
     record = read_record(folder)
-    if record is None or (record["stage"], _identity_hash(record)) != (
+    if record is None or (record["stage"], _hash_of_read({key: record[key] for key in IDENTITY})) != (
         manifest.stage,
         manifest.config_sha256,
     ):
@@ -253,7 +255,7 @@ def require_as_made(path: Path) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The content of `config.json`, or None where this module has written none: the folder is not an artifact."""
+    """The content of `config.json`, or None where it is not what this module has written: the folder is no artifact."""
     if not (folder / CONFIG).is_file():
         return None
     try:
@@ -261,7 +263,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     keys = {*IDENTITY, "environments"}
-    return record if isinstance(record, dict) and keys <= record.keys() else None
+    if not (isinstance(record, dict) and keys <= record.keys()):
+        return None
+    # The manifest vouches for the rest alone, so that other libraries that make the same leave it the same.
+    sealed = SEAL not in record or record[SEAL] == _hash_of_read(record["environments"])
+    return record if sealed else None
 
 
 def recorded(folder: Path) -> dict[str, Any]:
@@ -276,9 +282,10 @@ def recorded(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _identity_hash(record: Mapping[str, Any]) -> str | None:
+def _hash_of_read(value: Any) -> str | None:
+    """As `hash_json`; what was read may hold NaN, which is nothing that was written."""
     try:
-        return hash_json({key: record[key] for key in IDENTITY})
+        return hash_json(value)
     except ValueError:
         return None
 
