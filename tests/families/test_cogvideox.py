@@ -247,6 +247,14 @@ def test_a_part_with_missing_weights_is_refused(folders, tmp_path):
         Family(torn).sample(TEXT, None, [0], SETTINGS)
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", "3", "no JSON"])
+def test_a_part_without_a_configuration_is_refused(folders, tmp_path, content):
+    emptied = shutil.copytree(folders["5b"], tmp_path / "emptied")
+    (emptied / "text_encoder" / "config.json").write_text(content)
+    with pytest.raises(InputError, match="cannot load the model folder"):
+        Family(emptied).sample(TEXT, None, [0], SETTINGS)
+
+
 def test_another_prediction_or_another_familys_folder_is_refused(folders, tmp_path):
     other = shutil.copytree(folders["5b"], tmp_path / "epsilon")
     path = other / "scheduler" / "scheduler_config.json"

@@ -15,6 +15,18 @@ from videogpa.artifact import read_json
 from videogpa.errors import InputError
 from videogpa.families.base import Conditioning
 
+UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+)
+"""What the libraries raise of folders that are damaged or another model's."""
+
 
 def read_index(folder: Path, family: str, pipelines: Collection[str]) -> dict[str, Any]:
     """The folder's `model_index.json`, if it is one of the `pipelines` (class names) of a family.
@@ -52,7 +64,7 @@ def load_frozen(
         loaded, info = model.from_pretrained(
             folder, subfolder=subfolder, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise cannot_load(folder, error) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -93,7 +105,7 @@ def load_pipeline(
         )
         # Weights that were missing show here.
         loaded.to(device)
-    except (OSError, ValueError, RuntimeError, ImportError, AttributeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise cannot_load(folder, error) from error
     loaded.set_progress_bar_config(disable=True)
     return loaded
@@ -107,7 +119,7 @@ def load_scheduler(folder: Path, index: dict[str, Any]) -> Any:
     """
     try:
         return getattr(diffusers, index["scheduler"][1]).from_pretrained(folder, subfolder="scheduler")
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except UNREADABLE as error:
         raise cannot_load(folder, error) from error
 
 
