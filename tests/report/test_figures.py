@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from videogpa.report.figures import (
+    BARS,
     STAND_INS,
     Curve,
     camera_path,
@@ -53,6 +54,15 @@ def test_a_gain_is_not_painted_as_a_loss(figures):
     assert "var(--better)" in figures[1]
     assert "var(--worse)" in figures[1]
     assert "var(--worse)" not in ranked_gains([0.2, 0.1], {}, "cross_view")
+
+
+def test_of_very_many_gains_no_more_bars_are_drawn_than_can_be_seen():
+    gains = [1 - i / 2500 for i in range(5001)]
+    few, many = (
+        ranked_gains(some, {0: "A", len(some) - 1: "B"}, "cross_view") for some in (gains[::13], gains)
+    )
+    assert len(few) / 385 > 0.9 * len(many) / BARS
+    assert many.count("var(--better)") == many.count("var(--worse)") == BARS / 2
 
 
 def test_equal_scores_make_a_histogram():

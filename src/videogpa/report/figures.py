@@ -45,6 +45,8 @@ STYLE = {
     "axes.formatter.use_mathtext": False,
     "axes.unicode_minus": True,
 }
+BARS = 400
+"""A figure has at most; each more costs memory and is thinner than a pixel."""
 SMOOTHING = 0.9
 TICK = 0.12
 """Length of a camera's line of sight, as a share of its path."""
@@ -82,11 +84,15 @@ def histogram(
 
 @matplotlib.rc_context(STYLE)
 def ranked_gains(gains: Sequence[float], marked: Mapping[int, str], metric: str) -> str:
-    """All gains from the largest to the smallest, one bar each; `marked` labels some ranks (from 0)."""
+    """All gains from the largest to the smallest, one bar each, of very many those of ranks that are spread evenly;
+    `marked` labels some ranks (from 0).
+    """
     figure = _figure(500, 280)
     axes = figure.subplots()
     heights = np.asarray(gains)
-    axes.bar(np.arange(len(heights)), heights, width=0.8, color=[BETTER if g > 0 else WORSE for g in heights])
+    ranks = np.unique(np.linspace(0, max(0, len(heights) - 1), min(len(heights), BARS)).round().astype(int))
+    shown, width = heights[ranks], 0.8 * len(heights) / max(1, len(ranks))
+    axes.bar(ranks, shown, width=width, color=[BETTER if g > 0 else WORSE for g in shown])
     axes.axhline(0, color=MUTED, linewidth=1)
     reach = np.abs(heights).max(initial=0) or 1.0
     for rank, label in marked.items():
