@@ -114,9 +114,9 @@ def on_the_command_line(home: Path, *engine: str, everything: bool = False) -> d
     }
 
 
-def kill_a_worker_once(marks: Path) -> None:
+def kill_a_worker_once(marks: Path, over: threading.Event) -> None:
     """As soon as there are actors at work, from outside."""
-    for _ in range(1000):
+    while not over.is_set():
         named = {
             process: " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
         }
@@ -130,9 +130,11 @@ def kill_a_worker_once(marks: Path) -> None:
 
 def test_stages_give_the_same_rows_and_files_though_a_worker_is_killed(tmp_path):
     here = on_the_command_line(tmp_path / "here")
-    killer = threading.Thread(target=kill_a_worker_once, args=(tmp_path / "killed",))
+    over = threading.Event()
+    killer = threading.Thread(target=kill_a_worker_once, args=(tmp_path / "killed", over))
     killer.start()
     there = on_the_command_line(tmp_path / "there", "--engine", "ray")
+    over.set()
     killer.join()
     assert (tmp_path / "killed").exists()
     assert len(here) == 3
