@@ -133,8 +133,10 @@ def test_stages_give_the_same_rows_and_files_though_a_worker_is_killed(tmp_path)
     over = threading.Event()
     killer = threading.Thread(target=kill_a_worker_once, args=(tmp_path / "killed", over))
     killer.start()
-    there = on_the_command_line(tmp_path / "there", "--engine", "ray")
-    over.set()
+    try:
+        there = on_the_command_line(tmp_path / "there", "--engine", "ray")
+    finally:
+        over.set()
     killer.join()
     assert (tmp_path / "killed").exists()
     assert len(here) == 3
