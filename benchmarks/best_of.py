@@ -8,7 +8,6 @@ common error gains, a mean over products of two that were kept from different po
 share of prompts that gain is higher than it would be of single choices.
 """
 
-import csv
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ import torch
 import typer
 from comparisons import RESAMPLES, SEED
 from rich.progress import track
+from rows import write_rows
 
 from videogpa.artifact import read_rows
 from videogpa.metrics.between_seeds import gradients
@@ -66,10 +66,7 @@ def main(
             for metric, value in _means(values, products, kept).items():
                 found[size, label, metric].append(value)
     rows = [_row(*key, np.array(values), np.array(base[key[2]])) for key, values in found.items()]
-    with (result or out / "best_of").with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(rows, result or out / "best_of")
     for row in rows:
         print(*row.values(), sep="  ")
 

@@ -1,12 +1,12 @@
 """Rows of an evaluation's comparisons, of one training seed or over several whose arms are called `<arm>_<seed>`."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import write_rows
 
 from videogpa.artifact import read_rows
 from videogpa.stages.against_truth import BetweenSeedsRow
@@ -102,10 +102,7 @@ def _share(values: Values, metric: str, gained: dict[str, float]) -> dict[str, s
 
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """The rows as a CSV, and those that are over all seeds on the screen."""
-    with path.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(rows, path)
     overall = [row for row in rows if row["seed"] == ALL] or rows
     for row in overall:
         print(*row.values(), sep="  ")

@@ -7,7 +7,6 @@ and their noise are the same for all. The table compares each dense arm with pla
 each seed, and over all seeds by the mean over seeds of each prompt (bootstrap over prompts).
 """
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rows import write_rows
 
 from videogpa.artifact import read_rows
 from videogpa.recipes.embedded import recipe
@@ -73,10 +73,7 @@ def main(
                 if value is not None:
                     values[row.arm, row.prompt_id, metric].append(value)
     rows += list(_over_seeds(values))
-    with (result or out / "dense").with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(rows, result or out / "dense")
     for row in rows:
         print(*row.values(), sep="  ")
 

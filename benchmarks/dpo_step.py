@@ -7,7 +7,6 @@ the weights. All arms start from the same LoRA, take their steps in turns and mu
 median over rounds, in seconds of processor time of one thread and in seconds by the clock.
 """
 
-import csv
 import gc
 import json
 import statistics
@@ -23,6 +22,7 @@ from accelerate import Accelerator
 from diffusers import CogVideoXDPMScheduler
 from published_step import BETA, CLIP, FRAMES, LEARNING_RATE, SIZE, TEXT_TOKENS, TEXT_WIDTH, PublishedTrainer
 from published_step import small_transformer as build
+from rows import write_rows
 from torch import Tensor, nn
 
 from videogpa.dpo.config import TrainConfig
@@ -99,10 +99,7 @@ def main(
         print(*row.values(), sep="  ")
     print(f"largest difference of any loss from the published step's: {spread:.1e}")
     if result is not None:
-        with result.with_suffix(".csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(rows, result)
 
 
 def write_folder(folder: Path, scheduler: CogVideoXDPMScheduler) -> None:

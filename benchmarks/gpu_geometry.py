@@ -6,7 +6,6 @@ Ten frames of 504 pixels, as the scorer looks at them, in bfloat16: the network 
 runs on the processor and is the same for every network.
 """
 
-import csv
 import statistics
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, get_args
 
 import torch
 import typer
+from rows import write_rows
 
 from videogpa.geometry.depth_anything_3 import Size, build_network
 
@@ -28,10 +28,7 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = [measured(name, frames, side, rounds, device) for name in size or get_args(Size)]
     if result is not None:
-        with result.with_suffix(".csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(rows, result)
 
 
 @torch.inference_mode()

@@ -9,7 +9,6 @@ must be the same bytes. A preference by sharpness then trains a LoRA of rank 64,
 of the device, and what must be equal. Weights that nobody trained draw noise: only costs and equalities mean something.
 """
 
-import csv
 import gc
 import shutil
 import time
@@ -21,6 +20,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from rows import write_rows
 from transformers import UMT5Config, UMT5EncoderModel
 
 from videogpa.artifact import hash_file, read_rows
@@ -55,10 +55,7 @@ def main(
         print(*row.values(), sep="  ", flush=True)
         rows.append(row)
     if result is not None:
-        with result.with_suffix(".csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(rows, result)
 
 
 def measurements(
@@ -139,7 +136,7 @@ def equalities(model: Path, device: str, small: bool) -> Iterator[dict[str, Any]
     del calls, samples
     total = torch.cuda.get_device_properties(0).total_memory
     used = torch.cuda.memory_allocated()
-    at_once = sample._Together(family, settings, 8)
+    at_once = sample.Together(family, settings, 8)
     with measured("8 videos of 17 frames at once", device) as row:
         at_once(TEXT, None, range(8))
     yield row
@@ -183,7 +180,7 @@ def _hashes(folder: Path) -> list[str]:
 
 
 def write_model(folder: Path, small: bool, device: str) -> Path:
-    """A complete pipeline folder in bfloat16."""
+    """A complete pipeline folder in bfloat16, its VAE in float32."""
     shape = variants_of("wan")["2.1 T2V 1.3B"].architecture | (SMALL if small else {})
     torch.manual_seed(0)
     with torch.device(device):

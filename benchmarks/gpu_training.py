@@ -10,7 +10,6 @@ utilisation: the operations that the maths needs (no recomputation) over time an
 published step (four forwards, second copy; CogVideoX only) in the same run; and which attention kernel pays.
 """
 
-import csv
 import gc
 import json
 import statistics
@@ -25,6 +24,7 @@ import typer
 from accelerate import Accelerator
 from diffusers import CogVideoXDPMScheduler, FlowMatchEulerDiscreteScheduler
 from published_step import PublishedTrainer
+from rows import write_rows
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -97,10 +97,7 @@ def main(
             if device.type == "cuda":
                 torch.cuda.empty_cache()
     if result is not None:
-        with result.with_suffix(".csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(rows, result)
 
 
 def measured(

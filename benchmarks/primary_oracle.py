@@ -8,7 +8,6 @@ the relative change of the error against the base, its 95 % interval over prompt
 `--lora NAME=FOLDER` measures further LoRAs the same way.
 """
 
-import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 import typer
 from rich.progress import track
+from rows import write_rows
 from torch.nn import functional as F
 
 from videogpa.artifact import read_rows
@@ -142,10 +142,7 @@ def main(
         arm: sample.run(cfg, asked, out / "samples" / arm, workers=workers) for arm, cfg in arms.items()
     }
     rows = table(asked, folders)
-    with (result or out / "primary").with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(rows, result or out / "primary")
     print_table(rows)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rows import write_rows
 
 from videogpa.dpo.config import TrainConfig
 from videogpa.stages.train import LOG, run
@@ -48,10 +49,7 @@ def main(
                     figures = {name: f"{float(line[name]):.5f}" for name in SHOWN}
                     rows.append({"seed": seed, "draws": arm, "step": line["step"], **figures})
             print(*rows[-1].values(), f"{seconds:.0f} s of processor time", sep="  ", flush=True)
-    with (result or out / "draws").with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(rows, result or out / "draws")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ Every seed draws its own candidates and trains its own LoRAs; held-out prompts a
 run the table says whether DPO beats the base and its own shuffled-label control, with the interval clear of zero.
 """
 
-import csv
 import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rows import write_rows
 
 from videogpa.recipes.embedded import recipe
 from videogpa.run import run
@@ -34,10 +34,7 @@ def main(
         for row in rows[-3 * len(SHOWN) :]:
             print(row)
         print(f"seed {seed}: {verdict(summary) or 'every claim holds'}")
-    with (result or out / "training_seeds").with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(rows, result or out / "training_seeds")
 
 
 def verdict(summary: dict[str, Any]) -> list[str]:

@@ -54,7 +54,7 @@ def test_videos_are_those_of_a_processor(tmp_path):
 def test_fewer_videos_at_once_where_memory_is_short():
     family = Family(GENERATOR, device="cuda")
     settings = SamplerSettings(frames=9, height=192, width=192, steps=2)
-    together = sample._Together(family, settings, 16)
+    together = sample.Together(family, settings, 16)
     whole = together("a red box", None, range(16))
     peak = torch.cuda.max_memory_allocated()
     del whole

@@ -6,6 +6,19 @@ import re
 from pathlib import Path
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+)
+"""What the libraries raise of folders that are damaged or another model's."""
 
 
 class InputError(ValueError):

@@ -32,6 +32,13 @@ def test_weights_that_are_not_all_there_are_refused(folder, tmp_path):
         load(AutoModelForDepthEstimation, tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[]", "3", '{"model_type": []}', "no JSON"])
+def test_a_configuration_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match="cannot load a network"):
+        load(AutoModelForDepthEstimation, tmp_path)
+
+
 def test_pickled_weights_are_never_read(folder, tmp_path):
     torch.save(load_file(folder / "model.safetensors"), tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())

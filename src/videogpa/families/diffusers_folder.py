@@ -8,24 +8,11 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from videogpa.artifact import read_json
-from videogpa.errors import InputError
+from videogpa.errors import UNREADABLE, InputError
 from videogpa.families.base import Conditioning
-
-UNREADABLE = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    SafetensorError,
-)
-"""What the libraries raise of folders that are damaged or another model's."""
 
 
 def read_index(folder: Path, family: str, pipelines: Collection[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from videogpa.errors import InputError
+from videogpa.errors import UNREADABLE, InputError
 from videogpa.tensors import Video
 
 
@@ -19,10 +19,9 @@ def load_pipeline(pipeline_type: Any, folder: Path, device: str) -> Any:
     """
     try:
         pipeline = pipeline_type.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"cannot load a {pipeline_type.__name__} from '{folder}': {str(error).splitlines()[0]}"
-        ) from error
+    except UNREADABLE as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"cannot load a {pipeline_type.__name__} from '{folder}': {reason}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videogpa.artifact import read_json
-from videogpa.errors import InputError
+from videogpa.errors import UNREADABLE, InputError
 from videogpa.tensors import Video
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -38,8 +38,9 @@ def load(model_type: Any, folder: Path) -> nn.Module:
         network, report = model_type.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise InputError(f"cannot load a network from '{folder}': {str(error).splitlines()[0]}") from error
+    except UNREADABLE as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"cannot load a network from '{folder}': {reason}") from error
     if missing := report["missing_keys"]:
         raise InputError(
             f"'{folder}' lacks {len(missing)} tensors of {type(network).__name__}, such as {min(missing)}: "

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videogpa.errors import InputError
+from videogpa.errors import UNREADABLE, InputError
 from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.multi_view import MultiViewOutput, Poses, fitted, to_prediction
 from videogpa.geometry.poses import require_video
@@ -97,10 +97,9 @@ def load_network(folder: Path) -> nn.Module:
         # It reports on standard output, where results go.
         with redirect_stdout(sys.stderr):
             network = network_type.from_pretrained(folder, local_files_only=True, strict=True)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{folder} does not hold the weights of VGGT: {str(error).splitlines()[0]}"
-        ) from error
+    except UNREADABLE as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{folder} does not hold the weights of VGGT: {reason}") from error
     network.point_head = network.track_head = None
     return network.eval()
 

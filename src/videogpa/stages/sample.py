@@ -148,7 +148,7 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
         guidance_scale=cfg.guidance_scale,
     )
 
-    together = _Together(family, settings, cfg.candidates)
+    together = Together(family, settings, cfg.candidates)
 
     def draw(prompt: Prompt) -> list[Candidate]:
         image = read_image(prompts / prompt.image) if prompt.image else None
@@ -194,13 +194,18 @@ def _make_worker(cfg: SampleConfig, prompts: Path, out: Path) -> Callable[[Promp
     return draw
 
 
-class _Together:
+class Together:
     """Draws a prompt's videos at once; where memory is too small for that, half as many, from then on."""
 
     def __init__(self, family: Any, settings: Any, at_once: int):
         self.family, self.settings, self.at_once = family, settings, at_once
 
     def __call__(self, text: str, image: Any, seeds: Sequence[int]) -> Any:
+        """The family's `Samples`, one video a seed.
+
+        Raises:
+            OutOfMemoryError: (torch's) memory is too small for one video alone.
+        """
         import torch
 
         from videogpa.families.base import joined
