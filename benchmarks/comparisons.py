@@ -26,13 +26,12 @@ def of_seed(arm: str, seed: int) -> str:
     return arm if arm == BASE else f"{arm}_{seed}"
 
 
-def table(evaluation: Path, pairs: Sequence[tuple[str, str]], seeds: int) -> Iterator[dict[str, Any]]:
+def table(values: Values, pairs: Sequence[tuple[str, str]], seeds: int) -> Iterator[dict[str, Any]]:
     """A row for every comparison (arm, against) and metric, of each training seed and over all of them.
 
     `low` to `high` is the 95 % interval of the mean difference, as shares of the level; `share` is the difference as a
     share of what the truth has over the base, where that is clear.
     """
-    values = _values(evaluation)
     for arm, against in pairs:
         for metric in dict.fromkeys(metric for _, metric in values):
             by_seed = [_together(values, of_seed(arm, s), of_seed(against, s), metric) for s in range(seeds)]
@@ -46,7 +45,20 @@ def table(evaluation: Path, pairs: Sequence[tuple[str, str]], seeds: int) -> Ite
                 yield {"seed": ALL, **named, **_figures(values, metric, everything)}
 
 
-def _values(evaluation: Path) -> Values:
+def of_runs(evaluations: Sequence[Path]) -> Values:
+    """What every training seed's own run measured, all with the same base and truth."""
+    values: Values = {}
+    for seed, evaluation in enumerate(evaluations):
+        found = values_of(evaluation)
+        values |= {
+            (arm if arm == TRUTH else of_seed(arm, seed), metric): figures
+            for (arm, metric), figures in found.items()
+        }
+    return values
+
+
+def values_of(evaluation: Path) -> Values:
+    """What one evaluation measured of all its arms."""
     values: Values = defaultdict(dict)
     lines = (evaluation / BETWEEN).read_text(encoding="utf-8").splitlines()
     together = [BetweenSeedsRow.model_validate_json(line) for line in lines]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from comparisons import ALL, of_seed, table, write
+from comparisons import ALL, of_seed, table, values_of, write
 from embedded_gain import OURS, scored_candidates
 from pydantic import BaseModel
 
@@ -96,7 +96,7 @@ def main(
     )
     held = prompts.run_world(WorldPrompts(split="held_out", count=held_out), home / "held_out")
     evaluation = evaluate.run(cfg, held, home / "evaluation", workers=workers)
-    rows = [{"pairs": _pairs(home, row), **row} for row in table(evaluation, AGAINST, SEEDS)]
+    rows = [{"pairs": _pairs(home, row), **row} for row in table(values_of(evaluation), AGAINST, SEEDS)]
     write(rows, result or out / "efficiency")
 
 

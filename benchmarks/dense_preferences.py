@@ -3,24 +3,18 @@
     python benchmarks/dense_preferences.py --out work/dense --result benchmarks/dense_preferences_cpu2_DATE
 
 Every seed draws its own candidates and pairs as the embedded recipe does and trains all arms on them; held-out prompts
-and their noise are the same for all. The table compares each dense arm with plain DPO and with its own control, for
-each seed, and over all seeds by the mean over seeds of each prompt (bootstrap over prompts).
+and their noise are the same for all.
 """
 
-import json
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from rows import write_rows
+from comparisons import of_runs, table, write
 
-from videogpa.artifact import read_rows
 from videogpa.recipes.embedded import recipe
 from videogpa.run import RunConfig, run
-from videogpa.types import EvalRow
+from videogpa.stages.rounds import EVALUATION
 
 SHOWN = ("consistency", "oracle_flow_epe", "oracle_psnr", "oracle_ssim", "oracle_warp", "motion", "sharpness")
 ARMS: dict[str, dict[str, Any]] = {
@@ -40,18 +34,10 @@ COMPARISONS = (
 def config(seed: int) -> RunConfig:
     """The embedded recipe with these arms."""
     full = recipe(seed)
-    training = full.trainings["dpo"]
-    return full.model_copy(
-        update={
-            "trainings": {arm: training.model_copy(update=changes) for arm, changes in ARMS.items()},
-            "evaluate": full.evaluate.model_copy(
-                update={
-                    "comparisons": COMPARISONS,
-                    "score": full.evaluate.score.model_copy(update={"metrics": SHOWN}),
-                }
-            ),
-        }
-    )
+    training, judge = full.trainings["dpo"], full.evaluate.score.model_copy(update={"metrics": SHOWN})
+    trainings = {arm: training.model_copy(update=changes) for arm, changes in ARMS.items()}
+    evaluate = full.evaluate.model_copy(update={"comparisons": COMPARISONS, "score": judge})
+    return full.model_copy(update={"trainings": trainings, "evaluate": evaluate})
 
 
 def main(
@@ -60,45 +46,11 @@ def main(
     workers: int = 2,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
 ) -> None:
-    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    rows = []
-    for seed in range(seeds):
-        folder = out / f"seed{seed}"
+    folders = [out / f"seed{seed}" for seed in range(seeds)]
+    for seed, folder in enumerate(folders):
         run(config(seed), folder, workers=workers)
-        summary = json.loads((folder / "evaluation" / "summary.json").read_text())
-        rows += [_of_summary(seed, c) for c in summary["comparisons"] if c["metric"] in SHOWN]
-        for row in read_rows(folder / "evaluation", EvalRow):
-            for metric in SHOWN:
-                value = row.metrics.get(metric)
-                if value is not None:
-                    values[row.arm, row.prompt_id, metric].append(value)
-    rows += list(_over_seeds(values))
-    write_rows(rows, result or out / "dense")
-    for row in rows:
-        print(*row.values(), sep="  ")
-
-
-def _over_seeds(values: dict[tuple[str, str, str], list[float]]) -> Iterator[dict[str, Any]]:
-    prompts = sorted({prompt for _, prompt, _ in values})
-    for arm, against in COMPARISONS:
-        for metric in SHOWN:
-            pairs = [(values[arm, p, metric], values[against, p, metric]) for p in prompts]
-            differences = np.array([np.mean(a) - np.mean(b) for a, b in pairs if a and b])
-            picks = np.random.default_rng(0).integers(len(differences), size=(10_000, len(differences)))
-            low, high = np.quantile(differences[picks].mean(1), [0.025, 0.975])
-            yield _row("all", arm, against, metric, differences.mean(), low, high)
-
-
-def _of_summary(seed: int, c: dict[str, Any]) -> dict[str, Any]:
-    return _row(str(seed), c["arm"], c["against"], c["metric"], c["mean_difference"], *c["ci95"])
-
-
-def _row(
-    seed: str, arm: str, against: str, metric: str, mean: float, low: float, high: float
-) -> dict[str, Any]:
-    figures = {"mean_difference": f"{mean:.5f}", "low": f"{low:.5f}", "high": f"{high:.5f}"}
-    clear = "unclear" if low <= 0 <= high else ("higher" if low > 0 else "lower")
-    return {"seed": seed, "arm": arm, "against": against, "metric": metric} | figures | {"verdict": clear}
+    evaluations = [folder / EVALUATION for folder in folders]
+    write(list(table(of_runs(evaluations), COMPARISONS, seeds)), result or out / "dense")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from comparisons import of_seed, table, write
+from comparisons import of_seed, table, values_of, write
 
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows
@@ -100,7 +100,7 @@ def main(
     rows = []
     for scenes, (asked, measured, judge) in plans.items():
         folder = evaluated(out / scenes.replace(" ", "_"), asked, measured, judge, model, workers)
-        rows += [{"scenes": scenes, **row} for row in table(folder, AGAINST, seeds)]
+        rows += [{"scenes": scenes, **row} for row in table(values_of(folder), AGAINST, seeds)]
     write(rows, result or out / "gain")
 
 
