@@ -2,6 +2,7 @@ import json
 from unittest.mock import Mock
 
 import numpy as np
+import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from hypothesis import given, settings
@@ -107,16 +108,21 @@ def test_prompt_embeddings_are_zero_after_the_end_and_do_not_depend_on_the_paddi
     )
 
 
-def test_a_model_that_is_trained_further_by_no_step_is_the_same(tmp_path):
-    clips = tmp_path / "clips"
-    clips.mkdir()
-    np.save(clips / "00000000.npy", np.zeros((65, 9, 48, 48, 3), np.uint8))
-    (clips / "00000000.json").write_text(json.dumps(["a room"] * 65))
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    frames = np.random.default_rng(0).integers(0, 256, (65, 9, 48, 48, 3), np.uint8)
+    np.save(folder / "00000000.npy", frames)
+    (folder / "00000000.json").write_text(json.dumps(["a room"] * 65))
+    return folder
+
+
+PLAN = {"steps": 0, "batch": 1, "seed": 0, "lr": 1e-3, "cooldown": 0.5, "threads": 1, "compile_blocks": False}
+
+
+def test_a_model_that_is_trained_further_by_no_step_is_the_same(tmp_path, clips):
     shipped = model_folder("embedded")
-    train(
-        tmp_path / "out", clips, steps=0, batch=1, seed=0, lr=1e-3, cooldown=0.5, threads=1, compile_blocks=False,
-        start_from=shipped,
-    )  # fmt: skip
+    train(tmp_path / "out", clips, **PLAN, start_from=shipped)
     for part in ("transformer/diffusion_pytorch_model", "text_encoder/model", "vae/diffusion_pytorch_model"):
         ours, theirs = (
             load_file(folder / f"{part}.safetensors") for folder in (tmp_path / "out/pipeline", shipped)
@@ -125,3 +131,13 @@ def test_a_model_that_is_trained_further_by_no_step_is_the_same(tmp_path):
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert json.loads((tmp_path / "out/training.json").read_text())["continued"]
     assert "_name_or_path" not in json.loads((tmp_path / "out/pipeline/vae/config.json").read_text())
+
+
+def test_a_model_of_another_size_keeps_it_when_trained_further(tmp_path, clips):
+    small = tmp_path / "small"
+    train(small, clips, **PLAN, heads=2, layers=1, start_from=None)
+    train(tmp_path / "out", clips, **PLAN, start_from=small / "pipeline")
+    shape = WanTransformer3DModel.load_config(tmp_path / "out/pipeline/transformer")
+    assert (shape["num_attention_heads"], shape["num_layers"], shape["ffn_dim"]) == (2, 1, 384)
+    told = json.loads((tmp_path / "out/training.json").read_text())
+    assert (told["heads"], told["layers"]) == (2, 1)

@@ -127,6 +127,8 @@ def train(
     compile_blocks: bool,
     bfloat16: bool = False,
     device: str = "cpu",
+    heads: int = 4,
+    layers: int = 6,
     restart_from: Path | None = None,
     start_from: Path | None = None,
 ) -> None:
@@ -135,6 +137,8 @@ def train(
     Args:
         device: where; which numbers are drawn depends on it.
         bfloat16: multiply matrices in bfloat16; weights and optimizer stay float32. Pays where the processor can.
+        heads: of the transformer, each 48 wide; with `start_from` its own.
+        layers: as `heads`.
         start_from: a pipeline folder whose weights and autoencoder are trained on.
     """
     torch.set_num_threads(threads)
@@ -143,7 +147,10 @@ def train(
     vae = _autoencoder(out, clips, start_from)
     data = Clips(clips, vae, tokenizer, torch.device(device))
     held_out = np.arange(len(data) - VALIDATION_CLIPS, len(data))
-    text_encoder, transformer = build_text_encoder(len(tokenizer)), build_transformer()
+    if start_from:
+        shape = WanTransformer3DModel.load_config(start_from / "transformer")
+        heads, layers = shape["num_attention_heads"], shape["num_layers"]
+    text_encoder, transformer = build_text_encoder(len(tokenizer)), build_transformer(heads, layers)
     model = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
     if start_from:
         text_encoder.load_state_dict(
@@ -200,6 +207,7 @@ def train(
     settings = {
         "steps": steps, "batch": batch, "seed": seed, "lr": lr, "clips": len(data), "cooldown": cooldown,
         "bfloat16": bfloat16, "continued": start_from is not None, "clips_made_with": made_with(clips),
+        "heads": heads, "layers": layers,
     }  # fmt: skip
     (out / "training.json").write_text(json.dumps(settings, indent=2))
 
@@ -254,6 +262,8 @@ def main(
         bool, typer.Option(help="faster where the processor has bfloat16 arithmetic")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
+    heads: Annotated[int, typer.Option(help="of the transformer, each 48 wide")] = 4,
+    layers: Annotated[int, typer.Option(help="of the transformer")] = 6,
     restart_from: Annotated[
         Path | None, typer.Option(help="checkpoint of an earlier run to go on from")
     ] = None,
@@ -263,8 +273,8 @@ def main(
     render_clips(clips, count=count, frames=FRAMES, size=SIZE, workers=threads, faulty_share=faulty_share)
     train(
         out, clips, steps=steps, batch=batch, seed=seed, lr=lr, cooldown=cooldown, threads=threads,
-        compile_blocks=compile_blocks, bfloat16=bfloat16, device=device, restart_from=restart_from,
-        start_from=start_from,
+        compile_blocks=compile_blocks, bfloat16=bfloat16, device=device, heads=heads, layers=layers,
+        restart_from=restart_from, start_from=start_from,
     )  # fmt: skip
 
 
