@@ -58,9 +58,9 @@ TRUTH = "truth"
 SUMMARY = "summary.json"
 BETWEEN = "between_seeds.jsonl"
 EXTERNAL = "external"
+"""The folder of the tables that other tools' numbers came in, as they were given."""
 ARM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,63}"
 """Of paths and addresses of pages, too."""
-"""The folder of the tables that other tools' numbers came in, as they were given."""
 KIN = {"consistency", "cross_view"}
 """One measures by the other: neither judges what the other made."""
 GUARDED = ("sharpness", "motion")
