@@ -215,6 +215,14 @@ def test_later_rounds_have_their_curves_and_a_lora_from_elsewhere_has_none(tmp_p
     assert ">elsewhere</th>" in html
 
 
+def test_one_round_is_no_run_but_a_run_may_lie_in_a_folder_called_rounds(finished, tmp_path):
+    with pytest.raises(InputError, match="is one round"):
+        report.read_run(tmp_path / "run/rounds/2", tmp_path / "run/rounds/2/evaluation")
+    elsewhere = tmp_path / "rounds/mine"
+    shutil.copytree(finished, elsewhere)
+    assert report.read_run(elsewhere, elsewhere / "evaluation").folder == elsewhere
+
+
 def test_a_folder_of_other_files_is_never_replaced(finished, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match="holds other files"):

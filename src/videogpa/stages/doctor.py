@@ -30,7 +30,7 @@ from videogpa.engines.base import Workers
 from videogpa.errors import InputError, first_problem
 from videogpa.stages import sample, score
 from videogpa.stages.evaluate import BASE, GUARDED
-from videogpa.stages.rounds import ROUNDS, evaluation_of, trainings_of
+from videogpa.stages.rounds import evaluation_of, require_whole, trainings_of
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better
 from videogpa.stages.train import LORA, SUMMARY
@@ -60,8 +60,8 @@ def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tu
         InputError: no training lies there, or its configuration cannot be read.
     """
     run = (folder / LORA).is_dir() and not (folder / CONFIG).exists()
-    if run and folder.absolute().parent.name == ROUNDS:
-        raise InputError(f"{folder} is one round: give the folder of the whole run, {folder.parent.parent}")
+    if run:
+        require_whole(folder)
     arms = trainings_of(folder) if run else {folder.name: folder} if (folder / CONFIG).exists() else {}
     if not arms:
         raise InputError(

@@ -57,7 +57,7 @@ from videogpa.stages.evaluate import (
     family_of,
 )
 from videogpa.stages.pair import DROPPED
-from videogpa.stages.rounds import trainings_of
+from videogpa.stages.rounds import require_whole, trainings_of
 from videogpa.stages.score import GEOMETRY
 from videogpa.types import CONSISTENCY, Candidate, EvalRow, PreferencePair, Prompt, Score
 
@@ -164,8 +164,9 @@ def read_run(folder: Path, evaluation: Path) -> FinishedRun:
     """All artifacts of a finished run.
 
     Raises:
-        InputError: some are missing or not complete; the message names all of them.
+        InputError: some are missing or not complete (the message names all of them), or it is one round of a run.
     """
+    require_whole(folder)
     parts = {
         "training prompts": folder / "prompts" / "train",
         "held-out prompts": folder / "prompts" / "held_out",

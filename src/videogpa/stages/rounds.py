@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from videogpa.artifact import CONFIG, MANIFEST, open_artifact
 from videogpa.dpo.lora_formats import read_loras, stacked, write_diffusers
 from videogpa.dpo.training import LOG
+from videogpa.errors import InputError
 from videogpa.stages.train import LORA
 from videogpa.types import Row
 
@@ -28,6 +29,17 @@ class StackConfig(BaseModel):
 def round_folder(run: Path, number: int) -> Path:
     """Where a round's candidates, scores, pairs and LoRAs lie."""
     return run if number == 1 else run / ROUNDS / str(number)
+
+
+def require_whole(run: Path) -> None:
+    """Refuse the folder of one round in the place of its run's.
+
+    Raises:
+        InputError: it is one.
+    """
+    place = run.absolute()
+    if place.name.isdecimal() and place.parent.name == ROUNDS:
+        raise InputError(f"{run} is one round: give the folder of the whole run, {place.parent.parent}")
 
 
 def round_arm(arm: str, number: int) -> str:
