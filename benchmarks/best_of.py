@@ -1,4 +1,4 @@
-"""What choosing the best of N gains without any training, by our score, by others and by the truth, which bounds it.
+"""What choosing the best of N gains, by our score, by others and by the truth, which bounds it; alone and with a LoRA.
 
     python benchmarks/best_of.py --out work/best_of --result benchmarks/best_of_cpu2_DATE
 
@@ -37,6 +37,9 @@ LABELS = ("consistency", "depth_agreement", "paper_reward", "epipolar", "oracle_
 SINGLE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness", "motion")
 TOGETHER = ("oracle_bias2", "oracle_gradient_bias2")
 SPLITS = 50
+BASE, LORA = "base", "lora"
+Kept = tuple[str, int, str]
+"""What drew the candidates, of how many one is kept, by which label; of one there is no choice and no label."""
 
 
 def main(
@@ -44,6 +47,7 @@ def main(
     held_out: Annotated[int, typer.Option(help="prompts")] = 100,
     best_of: Annotated[list[int] | None, typer.Option(help="N, repeatable")] = None,
     model: str = "embedded",
+    lora: str = "embedded",
     workers: int = 2,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
 ) -> None:
@@ -53,22 +57,27 @@ def main(
     drawn = SampleConfig(
         model=model, candidates=2 * sizes[-1], seed=1_000, steps=8, keep_latents=False, previews=False
     )
-    candidates = sample.run(drawn, asked, out / "candidates", workers=workers)
     judge = ScoreConfig(geometry="embedded", metrics=tuple(dict.fromkeys((*LABELS, *SINGLE))))
-    scores = score.run(judge, candidates, out / "scores", prompts=asked, workers=workers)
-    found: dict[tuple[int, str, str], list[float]] = defaultdict(list)
-    base: dict[str, list[float]] = defaultdict(list)
-    for values, products in track(list(_measured(asked, candidates, scores)), "choosing"):
-        for metric, value in _means(values, products, [np.arange(len(values))]).items():
-            base[metric].append(value)
-        for size, label in itertools.product(sizes, LABELS):
-            kept = _kept(values, label, size)
-            for metric, value in _means(values, products, kept).items():
-                found[size, label, metric].append(value)
-    rows = [_row(*key, np.array(values), np.array(base[key[2]])) for key, values in found.items()]
+    means: dict[Kept, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for drawn_by, cfg in {BASE: drawn, LORA: drawn.model_copy(update={"lora": lora})}.items():
+        home = out if drawn_by == BASE else out / LORA
+        candidates = sample.run(cfg, asked, home / "candidates", workers=workers)
+        scores = score.run(judge, candidates, home / "scores", prompts=asked, workers=workers)
+        for values, products in track(list(_measured(asked, candidates, scores)), "choosing"):
+            kept = {(drawn_by, 1, ""): [np.arange(len(values))]}
+            for size, label in itertools.product(sizes, LABELS):
+                kept[drawn_by, size, label] = _kept(values, label, size)
+            for key, indices in kept.items():
+                for metric, value in _means(values, products, indices).items():
+                    means[key][metric].append(value)
+    rows = [
+        _row(*key, against, metric, np.array(values), np.array(means[against, 1, ""][metric]))
+        for against in (BASE, LORA)
+        for key, found in means.items()
+        for metric, values in found.items()
+        if key != (against, 1, "")
+    ]
     write_rows(rows, result or out / "best_of")
-    for row in rows:
-        print(*row.values(), sep="  ")
 
 
 def _measured(
@@ -115,24 +124,29 @@ def _means(
     return means
 
 
-def _row(size: int, label: str, metric: str, ours: np.ndarray, base: np.ndarray) -> dict[str, Any]:
-    differences, better = ours - base, direction(metric)
+def _row(
+    drawn_by: str, size: int, label: str, against: str, metric: str, ours: np.ndarray, theirs: np.ndarray
+) -> dict[str, Any]:
+    """A CSV's row: the difference to one draw by `against`."""
+    differences, better = ours - theirs, direction(metric)
     known = np.isfinite(differences)
-    differences, base = differences[known], base[known]
-    level, names = abs(base.mean()), [str(i) for i in range(len(base))]
+    differences, theirs = differences[known], theirs[known]
+    level, names = abs(theirs.mean()), [str(i) for i in range(len(theirs))]
     low, high = bootstrap_interval(differences, names, RESAMPLES, SEED)
     gained = "" if better is None else f"{wins(differences if better else -differences).mean():.3f}"
     return {
+        "drawn_by": drawn_by,
         "best_of": size,
         "by": label,
+        "against": against,
         "metric": metric,
-        "level": f"{base.mean():.6g}",
+        "level": f"{theirs.mean():.6g}",
         "difference": f"{differences.mean():.6g}",
         "relative": f"{differences.mean() / level:+.4f}",
         "low": f"{low / level:+.4f}",
         "high": f"{high / level:+.4f}",
         "gained": gained,
-        "prompts": len(base),
+        "prompts": len(theirs),
     }
 
 
