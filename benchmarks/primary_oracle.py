@@ -17,7 +17,6 @@ import torch
 import typer
 from rich.progress import track
 from rows import write_rows
-from torch.nn import functional as F
 
 from videogpa.artifact import read_rows
 from videogpa.dpo.config import TrainConfig
@@ -33,6 +32,7 @@ from videogpa.tensors import Video
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_video
 from videogpa.weights import model_folder
+from videogpa.world import faults
 from videogpa.world.truth import true_continuation
 
 STEPS = 8
@@ -81,11 +81,9 @@ def shrunk(videos: Videos) -> Videos:
 
 
 def blurred(videos: Videos) -> Videos:
-    kernel = torch.exp(-torch.arange(-2.0, 3.0).square() / (2 * 0.6**2))
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, 5)
-    flat = F.pad(videos.flatten(0, 2)[:, None], (2, 2, 2, 2), mode="replicate")
-    soft = F.conv2d(F.conv2d(flat, kernel), kernel.mT).view(videos.shape)
-    return torch.cat([videos[:, :1], soft[:, 1:]], 1)
+    """By .6 pixels; the first frame is given and stays."""
+    soft = faults.blurred(videos[:, 1:].flatten(0, 1), 0.6).unflatten(0, (len(videos), -1))
+    return torch.cat([videos[:, :1], soft], 1)
 
 
 def slowed(videos: Videos) -> Videos:
