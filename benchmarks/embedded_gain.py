@@ -37,10 +37,13 @@ PRIMARY = "oracle_gradient_bias2"
 
 @dataclass(frozen=True)
 class Training:
-    """An arm: the reward of its pairs, how it departs from the recipe's training, its candidates' common noise."""
+    """An arm: the reward of its pairs, how it departs from the recipe's training and pairing, its candidates' common
+    noise.
+    """
 
     reward: str = OURS
     changes: Mapping[str, Any] = field(default_factory=dict)
+    pairing: Mapping[str, Any] = field(default_factory=dict)
     shared_noise: float = 0.0
 
 
@@ -55,6 +58,8 @@ ARMS = {
     "safeguarded": Training(changes={"objective": "safeguarded"}),
     "dense": Training(changes={"dense": "contrast"}),
     "shared_noise": Training(shared_noise=0.5),
+    "margin_weighted": Training(changes={"objective": "margin_weighted"}),
+    "best_worst": Training(pairing={"pairs_per_prompt": 1}),
     "sft_chosen": Training(changes=SFT),
     "sft_random": Training(changes=SFT | SHUFFLED),
 }
@@ -65,7 +70,7 @@ AGAINST = (
 )
 TRUE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness")
 JUDGED = ("consistency", "depth_agreement", "perceptual_drift", "motion_smoothness", "sharpness", "motion")
-MAIN = ("ours", "ours_shuffled", "paper")
+MAIN = ("ours", "ours_shuffled", "paper", "margin_weighted", "best_worst")
 """The arms that are also measured on moving scenes, on captions alone and by geometry."""
 
 
@@ -111,7 +116,7 @@ def trained(
     full, made = recipe(seed), {}
     for share in sorted({ARMS[name].shared_noise for name in arms}):
         candidates, scores = scored_candidates(folder, seed, count, model, workers, share)
-        here = [ARMS[name] for name in arms if ARMS[name].shared_noise == share]
+        here = {name: ARMS[name] for name in arms if ARMS[name].shared_noise == share}
         made[share] = _preferences(full.pair, candidates, scores, here, workers)
     make_worker = partial(_make_trainer, full.trainings["dpo"], made, model, folder / "lora")
     loras = {}
@@ -124,7 +129,7 @@ def trained(
 
 @dataclass(frozen=True, kw_only=True)
 class Preferences:
-    """Candidates, their pairs by reward and, for dense preferences, their maps of inconsistency."""
+    """Candidates, their pairs by arm and, for dense preferences, their maps of inconsistency."""
 
     candidates: Path
     pairs: Mapping[str, Path]
@@ -145,14 +150,14 @@ def scored_candidates(
 
 
 def _preferences(
-    pairing: PairConfig, candidates: Path, scores: Path, arms: Sequence[Training], workers: int
+    pairing: PairConfig, candidates: Path, scores: Path, arms: Mapping[str, Training], workers: int
 ) -> Preferences:
     home = scores.parent
-    pairs = {
-        reward: pair.run(pairing.model_copy(update={"metric": reward}), scores, home / "pairs" / reward)
-        for reward in {arm.reward for arm in arms}
-    }
-    dense = any("dense" in arm.changes for arm in arms)
+    pairs = {}
+    for name, arm in arms.items():
+        cfg = pairing.model_copy(update={"metric": arm.reward, **arm.pairing})
+        pairs[name] = pair.run(cfg, scores, home / "pairs" / (name if arm.pairing else arm.reward))
+    dense = any("dense" in arm.changes for arm in arms.values())
     maps = error_maps.run(scores, home / "error_maps", workers=workers) if dense else None
     return Preferences(candidates=candidates, pairs=pairs, maps=maps)
 
@@ -164,9 +169,7 @@ def _make_trainer(
         arm = ARMS[name]
         given, own = made[arm.shared_noise], cfg.model_copy(update=dict(arm.changes))
         maps = None if own.dense == "off" else given.maps
-        return train.run(
-            own, given.pairs[arm.reward], given.candidates, model_folder(model), out / name, maps=maps
-        )
+        return train.run(own, given.pairs[name], given.candidates, model_folder(model), out / name, maps=maps)
 
     return fit
 

@@ -219,6 +219,8 @@ LABELS = {
     "safeguarded": "ours, safeguarded",
     "dense": "ours, dense",
     "shared_noise": "ours, half the noise shared",
+    "margin_weighted": "ours, weighted by margin",
+    "best_worst": "ours, best against worst",
     "sft_chosen": "SFT on chosen",
     "sft_random": "SFT on random samples",
 }
