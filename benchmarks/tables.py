@@ -22,6 +22,7 @@ REWARD = "reward_held_out_cpu2_2026-11-24/metrics.csv"
 PRIMARY = "primary_oracle_faulty_corpus_cpu2_2026-11-24.csv"
 PAIRS = "data_efficiency_cpu2_2026-11-28.csv"
 BEST_OF = "best_of_cpu2_2026-11-27.csv"
+ROUNDS = "rounds_cpu2_2026-11-28.csv"
 GAIN = "embedded_gain_cpu2_2026-11-27.csv"
 TEN_TO_MINUS_FIVE = 1e5
 Table = Sequence[Sequence[str]]
@@ -185,6 +186,25 @@ def best_of() -> Table:
     return [("", *metrics.values()), *body]
 
 
+def rounds() -> Table:
+    """Every round against the base and the one before, and one training of as many steps; what the doctor says."""
+    rows = {(row["arm"], row["against"], row["metric"], row["seed"]): row for row in _csv(ROUNDS)}
+    overall = "all" if any(seed == "all" for *_, seed in rows) else "0"
+    metrics = {name: label for name, label in BY_ROUND.items() if any(name in key for key in rows)}
+    later = sorted({arm for arm, *_ in rows if arm.startswith("dpo_round_")})
+    names = {"dpo": "one round"} | {arm: f"{arm.removeprefix('dpo_round_')} rounds" for arm in later}
+    names |= {"longer": f"one round of {len(later) + 1} times the steps"}
+    shown = [(arm, "base") for arm in names] + list(zip(later, ["dpo", *later], strict=False))
+    shown += [(later[-1], "longer")]
+    body = []
+    for arm, against in shown:
+        cells = [_gained(rows[arm, against, name, overall]) for name in metrics]
+        said = {row["doctor"].split(":")[0] for key, row in rows.items() if key[0] == arm and row["doctor"]}
+        doctor = ", ".join(sorted(said)) or "healthy" if against == "base" else ""
+        body.append((f"{names[arm]} − {names.get(against, against)}", *cells, doctor))
+    return [("", *metrics.values(), "doctor"), *body]
+
+
 OURS = "consistency"
 JUDGES = {
     OURS: "**`consistency`**",
@@ -234,6 +254,12 @@ BY_TRUTH = {
     "oracle_warp": "warp error",
     "sharpness": "sharpness",
     "oracle_variance": "variance",
+}
+BY_ROUND = BY_TRUTH | {
+    "consistency": "consistency",
+    "perceptual_drift": "drift",
+    "depth_agreement": "depth agreement",
+    "motion": "motion",
 }
 BY_GEOMETRY = {
     "perceptual_drift": "drift",
@@ -303,6 +329,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "primary": primary,
     "efficiency": efficiency,
     "best_of": best_of,
+    "rounds": rounds,
     "gain": partial(gain, "static", BY_TRUTH, AGAINST_BASE),
     "gain_against": partial(gain, "static", BY_TRUTH, AGAINST_OURS),
     "gain_moving": partial(gain, "dynamic", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
