@@ -3,7 +3,7 @@ import math
 import pytest
 
 from videogpa.dpo.config import TrainConfig
-from videogpa.dpo.doctor import Change, Training, diagnose, new_accuracy, wilson
+from videogpa.dpo.doctor import Change, Gain, Training, diagnose, new_accuracy, wilson
 
 CFG = TrainConfig(steps=100, batch_pairs=4, warmup_steps=10, beta=2000.0)
 PAIRS, HELD_OUT = 200, 24
@@ -135,6 +135,20 @@ def test_videos():
     assert names(training(), {"motion": unclear, "sharpness": clear}) == ["blur"]
     [verdict] = diagnose(training(), {"motion": clear})
     assert "-8.0% against the base [-11.0%, -5.0%] on 16 videos (limit -5%)" in str(verdict)
+
+
+def test_a_reward_is_hacked_where_it_rises_and_the_primary_falls():
+    def gain(metric, low, high):
+        return Gain(metric=metric, against="dpo", mean=(low + high) / 2, low=low, high=high)
+
+    rose, fell = gain("consistency", 0.004, 0.008), gain("primary", -0.008, -0.004)
+    unclear = gain("primary", -0.008, 0.001)
+    assert names(training(), gains=[(rose, unclear), (unclear, fell)]) == []
+    [verdict] = diagnose(training(), gains=[(rose, unclear), (rose, fell)])
+    assert verdict.name == "reward_hacked"
+    assert verdict.figure == (
+        "consistency is 0.6% better than that of dpo, primary 0.6% [0.4%, 0.8%] worse (limit 0)"
+    )
 
 
 def test_new_pairs_are_those_held_out_and_those_of_the_first_pass_after_the_warm_up():

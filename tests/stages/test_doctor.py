@@ -14,6 +14,7 @@ from videogpa.errors import InputError
 from videogpa.stages import doctor, prompts
 from videogpa.stages.doctor import changes, examine, probe
 from videogpa.stages.prompts import WorldPrompts
+from videogpa.stages.rounds import arm_before
 from videogpa.stages.sample import SampleConfig
 from videogpa.types import Row
 from videogpa.weights import LORA
@@ -104,6 +105,31 @@ def test_of_a_run_every_arm_is_examined_and_its_videos(whole_run, tmp_path):
     assert "static_collapse" not in verdicts["dpo_random"]
 
 
+def test_a_run_whose_reward_rises_while_the_primary_falls_is_named(whole_run, tmp_path):
+    copy = shutil.copytree(whole_run, tmp_path / "run")
+    path = copy / "evaluation/summary.json"
+    summary = json.loads(path.read_text())
+    primary, reward = "oracle_psnr", "consistency"
+    summary["primary"] = primary
+    compared = {c["metric"]: c for c in summary["comparisons"] if (c["arm"], c["against"]) == ("dpo", "base")}
+    for metric, sign in ((primary, -1), (reward, 1)):
+        better = 1 if compared[metric]["higher_is_better"] else -1
+        compared[metric]["ci95"] = sorted(sign * better * share for share in (0.01, 0.02))
+    path.write_text(json.dumps(summary))
+    manifest = json.loads((copy / "evaluation" / MANIFEST).read_text())
+    manifest["files"]["summary.json"] = hash_file(path)
+    (copy / "evaluation" / MANIFEST).write_text(json.dumps(manifest))
+    found = {arm: [verdict.name for verdict in verdicts] for arm, verdicts in examine(copy)}
+    assert "reward_hacked" in found["dpo"]
+    assert "reward_hacked" not in found["dpo_random"]
+
+
+def test_the_arm_of_the_round_before():
+    assert arm_before("dpo_round_3") == "dpo_round_2"
+    assert arm_before("dpo_round_2") == "dpo"
+    assert arm_before("dpo") is None
+
+
 def test_later_rounds_are_examined_by_the_videos_of_the_latest_evaluation(tmp_path):
     jitter = {"base": 1.0, "dpo": 0.7, "dpo_random": 1.08, "dpo_round_2": 0.5}
     run = finished_run.make(tmp_path / "run", jitter=jitter)
@@ -130,7 +156,7 @@ def test_later_rounds_are_examined_by_the_videos_of_the_latest_evaluation(tmp_pa
 def test_of_a_run_pairs_are_not_doubted_where_videos_beat_the_control(whole_run, monkeypatch):
     told = {}
 
-    def diagnose(training, videos, beats_control):
+    def diagnose(training, videos, beats_control, gains):
         told[training.config.labels] = beats_control
         return []
 

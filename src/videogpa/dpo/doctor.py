@@ -70,6 +70,17 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gain:
+    """By which share a metric of an arm's videos is better than `against`'s (below 0: worse) with its 95 % interval."""
+
+    metric: str
+    against: str
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """A training, finished or under way. `pairs` and `held_out_pairs` are None where nobody knows; `beta` is the one
     used, None while it is being calibrated.
@@ -103,7 +114,11 @@ class Training:
 
 
 def diagnose(
-    training: Training, probes: Mapping[str, Change] | None = None, *, beats_control: bool | None = None
+    training: Training,
+    probes: Mapping[str, Change] | None = None,
+    *,
+    beats_control: bool | None = None,
+    gains: Sequence[tuple[Gain, Gain]] = (),
 ) -> list[Verdict]:
     """All verdicts; none for a healthy training.
 
@@ -114,12 +129,14 @@ def diagnose(
         probes: changes of `motion` and `sharpness`.
         beats_control: whether its videos are better than those of the same training on shuffled labels, by the
             measure that made the pairs; None where there is nothing to compare.
+        gains: against the round before, or the base: by the measure that made the pairs, by the evaluation's primary.
     """
+    of_videos = _of_videos(probes or {}) + reward_hacked(gains)
     for decisive in (diverged, no_op):
         if verdict := decisive(training):
             return [verdict]
     if not training.rows:
-        return _of_videos(probes or {})
+        return of_videos
     diseases: Sequence[Callable[[Training], Verdict | None]] = (
         beta_too_small,
         beta_too_large,
@@ -129,7 +146,7 @@ def diagnose(
     found = [verdict for disease in diseases if (verdict := disease(training))]
     if not found and (verdict := random_pairs(training, beats_control)):
         found = [verdict]
-    return found + _of_videos(probes or {})
+    return found + of_videos
 
 
 def hopeless(training: Training) -> Verdict | None:
@@ -324,6 +341,25 @@ def _of_videos(probes: Mapping[str, Change]) -> list[Verdict]:
         for measure, (name, remedy) in known.items()
         if (change := probes.get(measure)) and change.median < -LOST and change.high < 0
     ]
+
+
+def reward_hacked(gains: Sequence[tuple[Gain, Gain]]) -> list[Verdict]:
+    """What made the pairs rose and what judges fell, both by more than chance, in the first comparison where that is so
+    (over-optimization, Gao et al. 2023, arXiv 2210.10760).
+    """
+    for reward, primary in gains:
+        if reward.low > 0 and primary.high < 0:
+            return [
+                Verdict(
+                    name="reward_hacked",
+                    figure=(
+                        f"{reward.metric} is {reward.mean:.1%} better than that of {reward.against}, {primary.metric} "
+                        f"{-primary.mean:.1%} [{-primary.high:.1%}, {-primary.low:.1%}] worse (limit 0)"
+                    ),
+                    remedy="Keep what was there before it (an earlier round), or train for fewer steps",
+                )
+            ]
+    return []
 
 
 def _had_time(training: Training) -> bool:

@@ -22,15 +22,17 @@ from videogpa.artifact import (
 )
 from videogpa.dpo.calibration import read_calibration
 from videogpa.dpo.config import TrainConfig
-from videogpa.dpo.doctor import Change, Training, Verdict, diagnose
+from videogpa.dpo.doctor import Change, Gain, Training, Verdict, diagnose
 from videogpa.dpo.log import read_log
 from videogpa.dpo.lora import LORA_FILES
 from videogpa.dpo.training import CALIBRATION, LOG
 from videogpa.engines.base import Workers
 from videogpa.errors import InputError, first_problem
+from videogpa.report.findings import Comparison, read_summary
 from videogpa.stages import sample, score
 from videogpa.stages.evaluate import BASE, GUARDED
-from videogpa.stages.rounds import evaluation_of, require_whole, trainings_of
+from videogpa.stages.evaluate import SUMMARY as EVALUATED
+from videogpa.stages.rounds import arm_before, evaluation_of, require_whole, trainings_of
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better
 from videogpa.stages.train import LORA, SUMMARY
@@ -51,7 +53,8 @@ def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tu
 
     Two experts are two trainings, and so are two rounds of an arm; a later round's errors are against the round before
     it. Of a run with a complete evaluation, motion and sharpness are those of its videos against the base's (of a later
-    round, with the LoRAs of all up to it), and every arm is compared with the control that has shuffled labels.
+    round, with the LoRAs of all up to it), and every arm is compared with the control that has shuffled labels and, by
+    the evaluation's primary, with the round before it and the base.
 
     Args:
         probes: of a training's folder, what `probe` measured.
@@ -82,7 +85,9 @@ def examine(folder: Path, probes: Mapping[str, Change] | None = None) -> list[tu
         for expert, training in trainings(path).items():
             # The folder's name is the arm's but for its round.
             name = arm + expert.removeprefix(path.name)
-            found.append((name, diagnose(training, videos, beats_control=any(better) if better else None)))
+            beats_control = any(better) if better else None
+            gains = _gains(evaluation, arm) if arm in measured else []
+            found.append((name, diagnose(training, videos, beats_control=beats_control, gains=gains)))
     return found
 
 
@@ -187,6 +192,25 @@ def _evaluated(evaluation: Path) -> dict[str, dict[tuple[str, int], MetricValues
     for row in read_rows(evaluation, EvalRow) if (evaluation / MANIFEST).exists() else ():
         measured[row.arm][row.prompt_id, row.seed] = row.metrics
     return measured
+
+
+def _gains(evaluation: Path, arm: str) -> list[tuple[Gain, Gain]]:
+    """Against the round before and the base: by the measure that made the pairs, and by the primary."""
+    summary = read_summary(evaluation / EVALUATED)
+    reward, primary = recorded(evaluation)["config"]["trained_by"], summary.primary
+    found = []
+    for against in (arm_before(arm) or BASE, BASE):
+        compared, levels = summary.compared(arm, against), summary.arms.get(against, {})
+        if primary and {reward, primary} <= compared.keys() and levels[reward] and levels[primary]:
+            found.append((_gain(compared[reward], levels[reward]), _gain(compared[primary], levels[primary])))
+    return found
+
+
+def _gain(compared: Comparison, level: float) -> Gain:
+    sign = 1 if compared.higher_is_better else -1
+    low, high = sorted(sign * end / abs(level) for end in compared.ci95)
+    mean = sign * compared.mean_difference / abs(level)
+    return Gain(metric=compared.metric, against=compared.against, mean=mean, low=low, high=high)
 
 
 def _beats(evaluation: Path, measured: Mapping[str, Measured], arm: str, control: str) -> bool | None:

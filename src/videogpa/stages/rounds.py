@@ -47,6 +47,12 @@ def round_arm(arm: str, number: int) -> str:
     return arm if number == 1 else f"{arm}_round_{number}"
 
 
+def arm_before(arm: str) -> str | None:
+    """The arm of the round before; None of a first round's."""
+    name, _, number = arm.rpartition("_round_")
+    return round_arm(name, int(number) - 1) if name and number.isdecimal() else None
+
+
 def trainings_of(run: Path) -> dict[str, Path]:
     """The folder of every training of a run that has begun, by its arm: the first round's first."""
     return {
