@@ -172,7 +172,11 @@ def efficiency() -> Table:
 
 def best_of() -> Table:
     """Change of every metric in per cent when the best of N by a label is kept."""
-    rows = {(int(row["best_of"]), row["by"], row["metric"]): row for row in _csv(BEST_OF)}
+    rows = {
+        (int(row["best_of"]), row["by"], row["metric"]): row
+        for row in _csv(BEST_OF)
+        if row["drawn_by"] == row["against"] == "base"
+    }
     metrics = {
         name: label for name, label in (BY_TRUTH | {"motion": "motion"}).items() if (8, OURS, name) in rows
     }

@@ -134,7 +134,7 @@ def two_rounds(undisturbed, tmp_path_factory):
 
 
 def test_another_machine_takes_up_what_was_stored(two_rounds, undisturbed, tmp_path):
-    # Trainings record the seconds of every step, which would not be the same if they were made again.
+    # Of trainings the names of TensorBoard's files have the time: made again, they would not be the same.
     assert files(undisturbed).items() <= files(two_rounds).items()
     copy(f"file://{two_rounds.parent}/store", str(tmp_path / "third"))
     assert files(tmp_path / "third") == files(two_rounds)

@@ -199,7 +199,7 @@ def _gains(evaluation: Path, arm: str) -> list[tuple[Gain, Gain]]:
     summary = read_summary(evaluation / EVALUATED)
     reward, primary = recorded(evaluation)["config"]["trained_by"], summary.primary
     found = []
-    for against in (arm_before(arm) or BASE, BASE):
+    for against in dict.fromkeys((arm_before(arm) or BASE, BASE)):
         compared, levels = summary.compared(arm, against), summary.arms.get(against, {})
         if primary and {reward, primary} <= compared.keys() and levels[reward] and levels[primary]:
             found.append((_gain(compared[reward], levels[reward]), _gain(compared[primary], levels[primary])))
