@@ -24,7 +24,7 @@ from rows import write_rows
 from videogpa.artifact import read_rows
 from videogpa.metrics.between_seeds import gradients
 from videogpa.stages import prompts, sample, score
-from videogpa.stages.evaluate import direction
+from videogpa.stages.comparison import direction
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better

@@ -27,7 +27,8 @@ from videogpa.engines.local import map_rows
 from videogpa.errors import RowFailed
 from videogpa.recipes.embedded import recipe
 from videogpa.stages import evaluate, pair, prompts, train
-from videogpa.stages.evaluate import BASE, Arm, EvaluateConfig
+from videogpa.stages.comparison import BASE
+from videogpa.stages.evaluate import Arm, EvaluateConfig
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.score import ScoreConfig
 from videogpa.types import Candidate, Score

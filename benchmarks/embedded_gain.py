@@ -24,7 +24,8 @@ from videogpa.engines.local import map_rows
 from videogpa.errors import RowFailed
 from videogpa.recipes.embedded import recipe
 from videogpa.stages import error_maps, evaluate, pair, prompts, sample, score, train
-from videogpa.stages.evaluate import BASE, Arm, EvaluateConfig
+from videogpa.stages.comparison import BASE
+from videogpa.stages.evaluate import Arm, EvaluateConfig
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig

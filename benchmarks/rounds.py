@@ -18,8 +18,8 @@ from comparisons import ALL, of_runs, table, write
 
 from videogpa.recipes.embedded import recipe
 from videogpa.run import RunConfig, run
+from videogpa.stages.comparison import BASE
 from videogpa.stages.doctor import VERDICTS
-from videogpa.stages.evaluate import BASE
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.rounds import evaluation_of, round_arm
 

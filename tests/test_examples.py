@@ -18,4 +18,4 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
         o.text for cell in done.cells for o in cell.get("outputs", []) if o.output_type == "stream"
     )
     assert "12 videos of 3 prompts" in printed
-    assert "oracle_gradient_bias2" in printed
+    assert "oracle_unexplained" in printed

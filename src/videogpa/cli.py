@@ -1276,7 +1276,8 @@ def _name_and_value(entry: str, option: str = "--geometry-option") -> tuple[str,
 
 def _arms(loras: list[str], models: list[str], best_of: list[str], best_by: str) -> dict[str, Any]:
     """The arms of an evaluation. `@` may be part of a path: only a number after it is a strength, a name a family."""
-    from videogpa.stages.evaluate import BASE, Arm
+    from videogpa.stages.comparison import BASE
+    from videogpa.stages.evaluate import Arm
 
     arms: dict[str, Arm] = {}
     for entry in loras:

@@ -19,7 +19,8 @@ from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed, StageStopped
 from videogpa.stages import doctor, error_maps, evaluate, pair, prompts, report, sample, score, train
-from videogpa.stages.evaluate import BASE, Arm, EvaluateConfig
+from videogpa.stages.comparison import BASE
+from videogpa.stages.evaluate import Arm, EvaluateConfig
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import FilePrompts, WorldPrompts
 from videogpa.stages.rounds import EVALUATION, ROUNDS, StackConfig, round_arm, round_folder, stack

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.metrics import scenes
 from videogpa.errors import CannotJudge
-from videogpa.metrics.between_seeds import bias2, flow_bias2, gradient_bias2, variance
+from videogpa.metrics.between_seeds import bias2, flow_bias2, gradient_bias2, unexplained, variance
 
 MANY = 64
 
@@ -56,6 +57,58 @@ def test_edges_in_the_wrong_place_are_gradient_bias_and_other_light_is_not(truth
     assert abs(gradient_bias2(noisy, truth)) < 0.02 * (noisy[0] - truth.frames)[1:].square().mean()
 
 
+def soft(videos):
+    return torch.stack([F.avg_pool2d(F.pad(v, (1, 1, 1, 1), mode="replicate"), 3, stride=1) for v in videos])
+
+
+def neighbours(videos):
+    later = torch.cat([videos[:, 2:], videos[:, -2:-1]], 1)
+    return torch.cat([videos[:, :1], (videos[:, :-1] + later) / 2], 1)
+
+
+FILTERS = {
+    "more contrast": lambda v: 1.1 * v,
+    "less light": lambda v: 0.8 * v + 0.1,
+    "a light blur": lambda v: 0.9 * v + 0.1 * soft(v),
+    "sharpened": lambda v: 1.1 * v - 0.1 * soft(v),
+    "smoothed in time": lambda v: 0.9 * v + 0.1 * neighbours(v),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_what_a_filter_does_explains_no_more(truth, name):
+    videos = around(scenes.jitter(scenes.rendered(), 1), 0.02, count=2)
+    filtered = FILTERS[name](videos)
+    plain, ours = (m(filtered, truth) / m(videos, truth) - 1 for m in (gradient_bias2, unexplained))
+    assert abs(plain) > 0.04
+    assert abs(ours) < 0.05 * abs(plain)
+
+
+def test_nothing_common_explains_nothing_and_the_truth_all(truth):
+    assert unexplained(truth.frames.repeat(2, 1, 1, 1, 1), truth) == pytest.approx(0, abs=1e-9)
+    assert unexplained(around(truth.frames, 0.1), truth) == pytest.approx(0, abs=0.01)
+    assert unexplained(scenes.noise(MANY, *truth.frames.shape), truth) > 0.98
+    assert unexplained(torch.zeros(2, *truth.frames.shape), truth) == 1
+
+
+def test_what_stands_still_is_judged(truth):
+    """Frames before and after are then the frame itself."""
+    still = truth.frames[:1].expand_as(truth.frames).repeat(2, 1, 1, 1, 1)
+    assert 0 < unexplained(still, truth) < 1
+
+
+def test_losing_spread_explains_no_more(truth):
+    wrong = scenes.jitter(scenes.rendered(), 3)
+    wide, narrow = (unexplained(around(wrong, spread), truth) for spread in (0.1, 0.05))
+    assert wide == pytest.approx(narrow, rel=0.01)
+
+
+def test_a_truth_that_shows_nothing_is_not_judged(truth):
+    blank = scenes.dataclasses.replace(truth, frames=torch.full_like(truth.frames, 0.5))
+    with pytest.raises(CannotJudge, match="shows nothing"):
+        unexplained(truth.frames.repeat(2, 1, 1, 1, 1), blank)
+
+
 def test_flow_bias_is_in_squared_pixels(truth):
     shifts = torch.tensor([[0.0, 0], [2, 0], [2, 0], [2, 0], [2, 0]])
     off = scenes.shift(truth.frames, shifts)
@@ -65,7 +118,7 @@ def test_flow_bias_is_in_squared_pixels(truth):
     assert flow_bias2(torch.stack([off, other]), truth) < 0
 
 
-@pytest.mark.parametrize("measure", [bias2, gradient_bias2, flow_bias2, variance])
+@pytest.mark.parametrize("measure", [bias2, gradient_bias2, unexplained, flow_bias2, variance])
 def test_one_seed_or_another_shape_is_not_judged(truth, measure):
     with pytest.raises(CannotJudge, match="two seeds"):
         measure(truth.frames[None], truth)

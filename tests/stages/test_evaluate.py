@@ -15,13 +15,12 @@ from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.report.findings import OutsideMetric, read_summary
 from videogpa.stages import prompts
 from videogpa.stages.against_truth import BetweenSeedsRow
+from videogpa.stages.comparison import family_of
 from videogpa.stages.evaluate import (
     Arm,
     EvaluateConfig,
     add_scores,
     circular,
-    family_of,
-    guard_problems,
     protocol,
     run,
     summarize,
@@ -174,13 +173,6 @@ def test_there_is_no_headroom_where_the_truth_is_not_better_or_is_what_is_compar
     psnr = summarize(CFG, rows({"base": many(0), "dpo": many(1)}, 1), truth=truth_scores("oracle_psnr", 99.0))
     assert comparison(psnr, "oracle_psnr")["headroom_share"] is None
     assert comparison(summarize(CFG, drawn), "oracle_warp")["headroom_ci95"] is None
-
-
-def test_guards_name_blur_and_lost_motion():
-    assert guard_problems(KEPT, {"sharpness": 0.099, "motion": 0.41}) == []
-    assert "sharpness" in guard_problems(KEPT, {"sharpness": 0.09, "motion": 0.4})[0]
-    assert "motion" in guard_problems(KEPT, {"sharpness": 0.1, "motion": 0.37})[0]
-    assert guard_problems(KEPT, {"sharpness": 0.1}) == ["motion could not be measured"]
 
 
 def test_an_arm_whose_rows_all_failed_has_no_values_and_is_not_compared():

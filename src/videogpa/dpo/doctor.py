@@ -39,8 +39,8 @@ WORSENED = 0.002
 """Rise of the chosen error over the base's that is more than it fluctuates."""
 DESTROYED = 0.25
 """Rise of both errors over the base's at which no video model is left."""
-LOST = 0.05
-"""Share of motion or sharpness that may be lost, as in the evaluation's guards."""
+LOST = {"motion": 0.05, "dynamic_degree": 0.1, "sharpness": 0.05}
+"""Shares that may be lost, as in the evaluation's guards; where nothing moves, `motion` has no value."""
 ENOUGH = 0.25
 """Share of the planned steps that must be done before it counts that something has not happened."""
 
@@ -126,7 +126,7 @@ def diagnose(
     are doubted only where nothing else is wrong.
 
     Args:
-        probes: changes of `motion` and `sharpness`.
+        probes: changes of the measures in LOST.
         beats_control: whether its videos are better than those of the same training on shuffled labels, by the
             measure that made the pairs; None where there is nothing to compare.
         gains: against the round before, or the base: by the measure that made the pairs, by the evaluation's primary.
@@ -319,28 +319,28 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 def _of_videos(probes: Mapping[str, Change]) -> list[Verdict]:
     """Motion or sharpness was lost, by more than chance."""
+    calmer = (
+        "static_collapse",
+        "The calmer video tends to win: set motion_match and least_motion when pairing",
+    )
     known = {
-        "motion": (
-            "static_collapse",
-            "The calmer video tends to win: set motion_match and least_motion when pairing",
-        ),
+        "motion": calmer,
+        "dynamic_degree": calmer,
         "sharpness": (
             "blur",
             "The softer video tends to win: stop earlier, lower learning_rate, or judge by a metric that sees blur",
         ),
     }
-    return [
-        Verdict(
-            name=name,
-            figure=(
+    found: dict[str, Verdict] = {}
+    for measure, (name, remedy) in known.items():
+        change, limit = probes.get(measure), LOST[measure]
+        if change and change.median < -limit and change.high < 0:
+            figure = (
                 f"{measure} {change.median:+.1%} against the base [{change.low:+.1%}, {change.high:+.1%}] "
-                f"on {change.count} videos (limit {-LOST:.0%})"
-            ),
-            remedy=remedy,
-        )
-        for measure, (name, remedy) in known.items()
-        if (change := probes.get(measure)) and change.median < -LOST and change.high < 0
-    ]
+                f"on {change.count} videos (limit {-limit:.0%})"
+            )
+            found.setdefault(name, Verdict(name=name, figure=figure, remedy=remedy))
+    return list(found.values())
 
 
 def reward_hacked(gains: Sequence[tuple[Gain, Gain]]) -> list[Verdict]:

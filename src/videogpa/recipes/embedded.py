@@ -42,7 +42,7 @@ def recipe(seed: int = 0) -> RunConfig:
             sample=drawn.model_copy(update={"candidates": 2, "seed": 1_000, "keep_latents": False}),
             score=ScoreConfig(geometry="embedded"),
             comparisons=(("dpo", "base"), ("dpo", "dpo_random"), ("dpo_random", "base")),
-            primary="oracle_gradient_bias2",
+            primary="oracle_unexplained",
             trained_by="consistency",
         ),
     )

@@ -30,7 +30,7 @@ from videogpa.engines.base import Workers
 from videogpa.errors import InputError, first_problem
 from videogpa.report.findings import Comparison, read_summary
 from videogpa.stages import sample, score
-from videogpa.stages.evaluate import BASE, GUARDED
+from videogpa.stages.comparison import BASE, GUARDED
 from videogpa.stages.evaluate import SUMMARY as EVALUATED
 from videogpa.stages.rounds import arm_before, evaluation_of, require_whole, trainings_of
 from videogpa.stages.sample import SampleConfig

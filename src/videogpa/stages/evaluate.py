@@ -1,14 +1,11 @@
 """Held-out evaluation: every arm on the same prompts and seeds, compared pair by pair (`docs/evaluation.md`)."""
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from videogpa import __version__
@@ -30,31 +27,30 @@ from videogpa.artifact import (
 from videogpa.engines.base import Workers
 from videogpa.errors import InputError, StageStopped
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
-from videogpa.plugin import load
 from videogpa.report.findings import read_summary
 from videogpa.stages import sample, score
 from videogpa.stages.against_truth import BetweenSeedsRow, Worlds, between_seeds, draw_truth
 from videogpa.stages.best_of import best_id
-from videogpa.stages.external_scores import ExternalScore, from_outside, read_external_scores, require_apart
-from videogpa.stages.sample import SampleConfig
-from videogpa.stages.score import ScoreConfig, higher_is_better, protocol_hash
-from videogpa.statistics import (
-    LEVEL,
-    POWER,
-    bootstrap_interval,
-    cluster_means,
-    holm,
-    minimum_detectable_effect,
-    ratio_interval,
-    wilcoxon_p,
-    wins,
+from videogpa.stages.comparison import (
+    BASE,
+    GUARDED,
+    LARGEST_CHANGES,
+    NEITHER,
+    SMALLEST_JUDGED,
+    SMALLEST_SHARPNESS,
+    TRUTH,
+    by_arm,
+    compare,
+    guard_problems,
+    means,
 )
+from videogpa.stages.external_scores import ExternalScore, read_external_scores, require_apart
+from videogpa.stages.sample import SampleConfig
+from videogpa.stages.score import ScoreConfig, protocol_hash
+from videogpa.statistics import LEVEL, POWER
 from videogpa.types import CONSISTENCY, Candidate, EvalRow, MetricValues, Prompt, Score
 from videogpa.weights import lora_folder, model_folder
 
-BASE = "base"
-TRUTH = "truth"
-"""No arm that can win: the ceiling."""
 SUMMARY = "summary.json"
 BETWEEN = "between_seeds.jsonl"
 EXTERNAL = "external"
@@ -63,20 +59,6 @@ ARM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,63}"
 """Of paths and addresses of pages, too."""
 KIN = {"consistency", "cross_view"}
 """One measures by the other: neither judges what the other made."""
-GUARDED = ("sharpness", "motion")
-SMALLEST_SHARPNESS = 0.95
-LARGEST_MOTION_CHANGE = 0.05
-NEITHER = {"dynamic_degree"} | {
-    name for name, together in BETWEEN_SEEDS.items() if together.higher_is_better is None
-}
-"""Reported, but neither better nor worse."""
-Family = Literal["primary", "between_seeds", "truth", "other", "guard", "neither"]
-"""Metrics whose tests are corrected together."""
-WITH_HEADROOM = {
-    *("oracle_warp", "oracle_flow_epe", "consistency", "depth_agreement", "perceptual_drift"),
-    *(BETWEEN_SEEDS.keys() - NEITHER),
-}
-"""Metrics whose value for the true video is a ceiling to reach. Similarity to the truth itself has none to measure."""
 
 
 class Arm(BaseModel):
@@ -266,46 +248,35 @@ def summarize(
 
     `external` are other tools' numbers by the file that they came in. `docs/evaluation.md` describes the keys.
     """
-    values = _by_arm(rows, between, truth, external)
+    values = by_arm(rows, between, truth, external)
     outside: dict[str, dict[str, Any]] = {
         row.metric: {"higher_is_better": row.higher_is_better, "file": file}
         for file, found in external.items()
         for row in found
     }
-    better = {name: says["higher_is_better"] for name, says in outside.items()}
-    arms = {arm: _means(values[arm]) for arm in dict.fromkeys(row.arm for row in rows)}
-    guards = {arm: guard_problems(arms.get(BASE, {}), arms[arm]) for arm in arms if arm != BASE}
-    found = [
-        compared
-        for arm, against in cfg.compared
-        for metric in values[arm]
-        if (compared := _compare(cfg, values, arm, against, metric, better))
-    ]
-    found.sort(key=lambda c: c["metric"] != cfg.primary)
+    arms = {arm: values.get(arm, {}) for arm in dict.fromkeys(row.arm for row in rows)}
+    compared = compare(
+        values,
+        cfg.compared,
+        primary=cfg.primary,
+        resamples=cfg.resamples,
+        seed=cfg.bootstrap_seed,
+        outside={name: says["higher_is_better"] for name, says in outside.items()},
+    )
     return {
         "primary": cfg.primary,
-        "arms": arms,
-        "truth": _means(values[TRUTH]),
+        "arms": {arm: means(found) for arm, found in arms.items()},
+        "truth": means(values.get(TRUTH, {})),
         "external": outside,
-        "comparisons": [c | {"verdict": _verdict(c, guards)} for c in _with_holm(found)],
-        "guards": guards,
+        "comparisons": compared,
+        "guards": {
+            arm: guard_problems(arms.get(BASE, {}), found) for arm, found in arms.items() if arm != BASE
+        },
         "circular": circular(cfg),
         "allow_circular": cfg.allow_circular,
         "prompts": len({row.prompt_id for row in rows}),
         "failed_rows": sum(r.status == "failed" for r in rows),
     }
-
-
-def guard_problems(base: Mapping[str, float], arm: Mapping[str, float]) -> list[str]:
-    """Why an arm is disqualified (blur or lost motion sold as gain); empty when sharpness and motion are kept."""
-    problems = [f"{m} could not be measured" for m in GUARDED if m not in base or m not in arm]
-    if problems:
-        return problems
-    if arm["sharpness"] < SMALLEST_SHARPNESS * base["sharpness"]:
-        problems.append(f"sharpness is {arm['sharpness'] / base['sharpness']:.1%} of the base's")
-    if abs(arm["motion"] / base["motion"] - 1) > LARGEST_MOTION_CHANGE:
-        problems.append(f"motion is {arm['motion'] / base['motion']:.1%} of the base's")
-    return problems
 
 
 def circular(cfg: EvaluateConfig) -> dict[str, list[str]]:
@@ -318,28 +289,6 @@ def circular(cfg: EvaluateConfig) -> dict[str, list[str]]:
         for name, arm in cfg.arms.items()
     }
     return {name: sorted(metrics) for name, metrics in made.items() if metrics}
-
-
-def direction(metric: str) -> bool | None:
-    """Whether higher is better; None where neither is. Of metrics of this package only."""
-    if metric in NEITHER:
-        return None
-    return False if metric in BETWEEN_SEEDS else higher_is_better(metric)
-
-
-def family_of(metric: str, primary: str | None) -> Family:
-    """The family of a metric's tests."""
-    if metric == primary:
-        return "primary"
-    if metric in NEITHER:
-        return "neither"
-    if metric in BETWEEN_SEEDS:
-        return "between_seeds"
-    if metric in GUARDED:
-        return "guard"
-    if from_outside(metric):
-        return "other"
-    return "truth" if "truth" in load("metrics", metric).NEEDS else "other"
 
 
 def protocol(cfg: EvaluateConfig, inputs: Mapping[str, str]) -> str:
@@ -363,137 +312,12 @@ def protocol(cfg: EvaluateConfig, inputs: Mapping[str, str]) -> str:
         "model": inputs["model"],
         "between_seeds": list(BETWEEN_SEEDS),
         "statistics": [cfg.resamples, cfg.bootstrap_seed, LEVEL, POWER],
-        "guards": [*GUARDED, SMALLEST_SHARPNESS, LARGEST_MOTION_CHANGE],
+        "guards": [SMALLEST_SHARPNESS, LARGEST_CHANGES, SMALLEST_JUDGED],
         "truth": cfg.truth,
         "primary": cfg.primary,
         "version": __version__,
     }
     return hash_json(described)[:16]
-
-
-Values = dict[str, dict[tuple[str, int], float]]
-"""By metric, then by prompt and seed; what seeds say together has seed 0."""
-
-
-def _by_arm(
-    rows: Sequence[EvalRow],
-    between: Sequence[BetweenSeedsRow],
-    truth: Sequence[Score],
-    external: Mapping[str, Sequence[ExternalScore]],
-) -> Mapping[str, Values]:
-    values: dict[str, Values] = defaultdict(lambda: defaultdict(dict))
-    keyed: list[tuple[str, str, int, MetricValues]] = [
-        *((row.arm, row.prompt_id, row.seed, row.metrics) for row in rows),
-        *((row.arm, row.prompt_id, 0, row.metrics) for row in between),
-        *((TRUTH, str(row.prompt_id), 0, row.metrics) for row in truth),
-        *((*row.key, row.metrics) for found in external.values() for row in found),
-    ]
-    for arm, prompt_id, seed, metrics in keyed:
-        for metric, value in metrics.items():
-            if value is not None:
-                values[arm][metric][prompt_id, seed] = value
-    return values
-
-
-def _means(values: Values) -> dict[str, float]:
-    return {metric: float(np.mean(list(found.values()))) for metric, found in values.items()}
-
-
-def _compare(
-    cfg: EvaluateConfig,
-    values: Mapping[str, Values],
-    arm: str,
-    against: str,
-    metric: str,
-    outside: Mapping[str, bool],
-) -> dict[str, Any] | None:
-    """`outside` has the directions of metrics that are none of this package's."""
-    ours, theirs = values[arm][metric], values[against].get(metric, {})
-    keys = sorted(ours.keys() & theirs.keys())
-    if not keys:
-        return None
-    differences, clusters = np.array([ours[k] - theirs[k] for k in keys]), [k[0] for k in keys]
-    by_prompt, names = cluster_means(differences, clusters), sorted(set(clusters))
-    better = outside[metric] if metric in outside else direction(metric)
-    gained = dict(zip(names, by_prompt.tolist(), strict=True))
-    base, truth = (prompt_means(values[name].get(metric, {})) for name in (BASE, TRUTH))
-    share = headroom_share(metric, gained, base, truth, cfg.resamples, cfg.bootstrap_seed)
-    won = None if better is None else wins(by_prompt if better else -by_prompt)
-    interval = partial(bootstrap_interval, resamples=cfg.resamples, seed=cfg.bootstrap_seed)
-    return {
-        "arm": arm,
-        "against": against,
-        "metric": metric,
-        "family": family_of(metric, cfg.primary),
-        "higher_is_better": better,
-        "mean_difference": float(differences.mean()),
-        "ci95": list(interval(differences, clusters)),
-        "win_rate": None if won is None else float(won.mean()),
-        "win_rate_ci95": None if won is None else list(interval(won, names)),
-        "p": wilcoxon_p(by_prompt),
-        "mde": minimum_detectable_effect(by_prompt),
-        "headroom_share": share and share[0],
-        "headroom_ci95": share and list(share[1]),
-        "n": len(keys),
-        "prompts": len(names),
-    }
-
-
-def headroom_share(
-    metric: str,
-    gained: Mapping[str, float],
-    base: Mapping[str, float],
-    truth: Mapping[str, float],
-    resamples: int,
-    seed: int,
-) -> tuple[float, tuple[float, float]] | None:
-    """What was gained as a share of what the truth has over the base, and its 95 % interval; all by prompt.
-
-    None for a metric of which the truth is no ceiling, and unless the truth is clearly better.
-    """
-    names = sorted(gained.keys() & base.keys() & truth.keys())
-    if metric not in WITH_HEADROOM or not names:
-        return None
-    room = np.array([truth[n] - base[n] for n in names])
-    low, high = bootstrap_interval(room, names, resamples, seed)
-    if not (low > 0 if direction(metric) else high < 0):
-        return None
-    closed = np.array([gained[n] for n in names])
-    interval = ratio_interval(closed, room, resamples, seed)
-    return (float(closed.mean() / room.mean()), interval) if all(map(math.isfinite, interval)) else None
-
-
-def prompt_means(values: Mapping[tuple[str, int], float]) -> dict[str, float]:
-    """Of values by prompt and seed, every prompt's mean."""
-    if not values:
-        return {}
-    clusters = [prompt_id for prompt_id, _ in values]
-    means = cluster_means(np.array(list(values.values())), clusters)
-    return dict(zip(sorted(set(clusters)), means.tolist(), strict=True))
-
-
-def _with_holm(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    families: dict[str, list[int]] = defaultdict(list)
-    for i, compared in enumerate(comparisons):
-        families[compared["family"]].append(i)
-    corrected = {
-        i: p
-        for members in families.values()
-        for i, p in zip(members, holm([comparisons[i]["p"] for i in members]), strict=True)
-    }
-    return [c | {"holm_p": corrected[i]} for i, c in enumerate(comparisons)]
-
-
-def _verdict(compared: Mapping[str, Any], guards: Mapping[str, Sequence[str]]) -> str:
-    """A difference counts where the interval and the corrected p agree and the winner keeps the guards."""
-    if compared["family"] in ("guard", "neither"):
-        return "neither"
-    low, high = compared["ci95"]
-    if low <= 0 <= high or compared["holm_p"] >= LEVEL:
-        return "unclear"
-    verdict = "better" if (low > 0) == compared["higher_is_better"] else "worse"
-    winner = compared["arm" if verdict == "better" else "against"]
-    return "disqualified" if guards.get(winner) else verdict
 
 
 def _evaluate_arm(

@@ -47,22 +47,16 @@ from videogpa.report.findings import (
 from videogpa.report.gallery import CLIPS, Browsed, Collection, Entry, encode, write_collection
 from videogpa.report.page import PAGE, render, replacing
 from videogpa.report.table import MetricFacts, Role, metric_facts, table_rows
+from videogpa.stages.comparison import BASE, LARGEST_CHANGES, SMALLEST_SHARPNESS, TRUTH, family_of
 from videogpa.stages.doctor import VERDICTS
-from videogpa.stages.evaluate import (
-    BASE,
-    LARGEST_MOTION_CHANGE,
-    SMALLEST_SHARPNESS,
-    SUMMARY,
-    TRUTH,
-    family_of,
-)
+from videogpa.stages.evaluate import SUMMARY
 from videogpa.stages.pair import DROPPED
 from videogpa.stages.rounds import require_whole, trainings_of
 from videogpa.stages.score import GEOMETRY
 from videogpa.types import CONSISTENCY, Candidate, EvalRow, PreferencePair, Prompt, Score
 
 GUARDS = {
-    "motion": f"within {LARGEST_MOTION_CHANGE:.0%} of {BASE}'s",
+    **{name: f"within {limit:.0%} of {BASE}'s" for name, limit in LARGEST_CHANGES.items()},
     "sharpness": f"at least {SMALLEST_SHARPNESS:.0%} of {BASE}'s",
 }
 HELD_OUT_PAGE, PAIRS_PAGE = "held_out.html", "pairs.html"

@@ -11,7 +11,8 @@ from videogpa.artifact import atomic_path, read_as_made
 from videogpa.engines.base import Workers
 from videogpa.errors import InputError
 from videogpa.stages import evaluate
-from videogpa.stages.evaluate import BASE, SUMMARY, Arm, EvaluateConfig
+from videogpa.stages.comparison import BASE
+from videogpa.stages.evaluate import SUMMARY, Arm, EvaluateConfig
 
 TABLE = "strengths.csv"
 COLUMNS = (

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import binomtest
 
-from videogpa.stages.evaluate import direction
+from videogpa.stages.comparison import direction
 from videogpa.statistics import LEVEL, bootstrap_interval, holm
 from videogpa.study.plan import StudyConfig, StudyItem
 from videogpa.study.power import power

@@ -16,7 +16,7 @@ from videogpa.artifact import ROWS, atomic_path, hash_file, open_artifact, read_
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
-from videogpa.stages.evaluate import BASE
+from videogpa.stages.comparison import BASE
 from videogpa.study.plan import StudyConfig, StudyItem
 from videogpa.study.votes import SQLITE
 from videogpa.types import EvalRow, Prompt
