@@ -1,115 +1,123 @@
 """Rows of an evaluation's comparisons, of one training seed or over several whose arms are called `<arm>_<seed>`."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rows import write_rows
 
 from videogpa.artifact import read_rows
 from videogpa.stages.against_truth import BetweenSeedsRow
-from videogpa.stages.evaluate import BASE, BETWEEN, TRUTH, direction, headroom_share, prompt_means
-from videogpa.statistics import bootstrap_interval, cluster_means, wins
-from videogpa.types import EvalRow, MetricValues, Score
+from videogpa.stages.comparison import BASE, TRUTH, Values, by_arm, compare, prompt_means
+from videogpa.stages.evaluate import BETWEEN
+from videogpa.types import EvalRow, Score
 
 RESAMPLES, SEED = 10_000, 0
 ALL = "all"
 """In the place of a training seed: all of them together, whose interval resamples prompts."""
-Values = dict[tuple[str, str], dict[tuple[str, int], float]]
-"""By arm and metric, then by prompt and seed; what seeds say together, and the truth, have seed 0."""
+SEEDS_APART = 1_000
+"""More than any arm has seeds of a prompt."""
 
 
 def of_seed(arm: str, seed: int) -> str:
     """The name of a training seed's arm; the base has none."""
-    return arm if arm == BASE else f"{arm}_{seed}"
+    return arm if arm in (BASE, TRUTH) else f"{arm}_{seed}"
 
 
-def table(values: Values, pairs: Sequence[tuple[str, str]], seeds: int) -> Iterator[dict[str, Any]]:
+def table(
+    values: Mapping[str, Values], pairs: Sequence[tuple[str, str]], seeds: int, primary: str | None
+) -> list[dict[str, Any]]:
     """A row for every comparison (arm, against) and metric, of each training seed and over all of them.
 
     `low` to `high` is the 95 % interval of the mean difference, as shares of the level; `share` is the difference as a
-    share of what the truth has over the base, where that is clear.
+    share of what the truth has over the base, where that is clear; `holm_p` is corrected for all pairs. Arms that not
+    every seed has are left out.
     """
-    for arm, against in pairs:
-        for metric in dict.fromkeys(metric for _, metric in values):
-            by_seed = [_together(values, of_seed(arm, s), of_seed(against, s), metric) for s in range(seeds)]
-            if not all(by_seed):
-                continue
-            named = {"arm": arm, "against": against, "metric": metric}
-            for seed, found in enumerate(by_seed):
-                yield {"seed": str(seed), **named, **_figures(values, metric, found)}
-            if seeds > 1:
-                everything = [entry for found in by_seed for entry in found]
-                yield {"seed": ALL, **named, **_figures(values, metric, everything)}
+    arms = {arm for pair in pairs for arm in pair}
+    whole = {arm for arm in arms if all(of_seed(arm, seed) in values for seed in range(seeds))}
+    pairs = [(arm, against) for arm, against in pairs if {arm, against} <= whole]
+    labels = {str(seed): [seed] for seed in range(seeds)} | ({ALL: list(range(seeds))} if seeds > 1 else {})
+    rows = [
+        row
+        for label, some in labels.items()
+        for row in _rows(label, _pooled(values, whole, some), pairs, primary)
+    ]
+    order = {key: i for i, key in enumerate(dict.fromkeys(_compared(row) for row in rows))}
+    return sorted(rows, key=lambda row: order[_compared(row)])
 
 
-def of_runs(evaluations: Sequence[Path]) -> Values:
+def of_runs(evaluations: Sequence[Path]) -> dict[str, Values]:
     """What every training seed's own run measured, all with the same base and truth."""
-    values: Values = {}
-    for seed, evaluation in enumerate(evaluations):
-        found = values_of(evaluation)
-        values |= {
-            (arm if arm == TRUTH else of_seed(arm, seed), metric): figures
-            for (arm, metric), figures in found.items()
-        }
-    return values
+    return {
+        of_seed(arm, seed): found
+        for seed, evaluation in enumerate(evaluations)
+        for arm, found in values_of(evaluation).items()
+    }
 
 
-def values_of(evaluation: Path) -> Values:
+def values_of(evaluation: Path) -> dict[str, Values]:
     """What one evaluation measured of all its arms."""
-    values: Values = defaultdict(dict)
     lines = (evaluation / BETWEEN).read_text(encoding="utf-8").splitlines()
     together = [BetweenSeedsRow.model_validate_json(line) for line in lines]
     scores = evaluation / "scores" / TRUTH
     truth = read_rows(scores, Score) if scores.is_dir() else []
-    keyed: list[tuple[str, str, int, MetricValues]] = [
-        *((r.arm, r.prompt_id, r.seed, r.metrics) for r in read_rows(evaluation, EvalRow)),
-        *((r.arm, r.prompt_id, 0, r.metrics) for r in together),
-        *((TRUTH, str(r.prompt_id), 0, r.metrics) for r in truth),
-    ]
-    for arm, prompt_id, seed, metrics in keyed:
-        for metric, value in metrics.items():
-            if value is not None:
-                values[arm, metric][prompt_id, seed] = value
-    return values
+    return by_arm(read_rows(evaluation, EvalRow), together, truth)
 
 
-def _together(values: Values, arm: str, against: str, metric: str) -> list[tuple[str, float, float]]:
-    ours, theirs = values.get((arm, metric), {}), values.get((against, metric), {})
-    return [(key[0], ours[key], theirs[key]) for key in ours.keys() & theirs.keys()]
+def _pooled(values: Mapping[str, Values], arms: set[str], seeds: Sequence[int]) -> dict[str, Values]:
+    """Every arm's videos of these training seeds; the base's and the truth's as often."""
+    pooled: dict[str, Values] = {}
+    for arm in {*arms, BASE, TRUTH}:
+        found = [values.get(of_seed(arm, seed), {}) for seed in seeds]
+        pooled[arm] = {
+            metric: {
+                (prompt, SEEDS_APART * i + k): value
+                for i, of_one in enumerate(found)
+                for (prompt, k), value in of_one[metric].items()
+            }
+            for metric in found[0]
+            if all(metric in of_one for of_one in found)
+        }
+    return pooled
 
 
-def _figures(values: Values, metric: str, found: Sequence[tuple[str, float, float]]) -> dict[str, Any]:
-    found = sorted(found)
-    clusters = [prompt for prompt, _, _ in found]
-    differences = np.array([ours - theirs for _, ours, theirs in found])
-    level = abs(float(np.mean([theirs for _, _, theirs in found])))
-    low, high = bootstrap_interval(differences, clusters, RESAMPLES, SEED)
-    by_prompt, better = cluster_means(differences, clusters), direction(metric)
-    won = {"won": "", "won_low": "", "won_high": ""}
-    if better is not None:
-        by_win = wins(by_prompt if better else -by_prompt)
-        ends = bootstrap_interval(by_win, sorted(set(clusters)), RESAMPLES, SEED)
-        won = dict(zip(won, (f"{v:.3f}" for v in (by_win.mean(), *ends)), strict=True))
-    return {
-        "level": f"{level:.6g}",
-        "difference": f"{differences.mean():.6g}",
-        "relative": f"{differences.mean() / level:+.4f}",
-        "low": f"{low / level:+.4f}",
-        "high": f"{high / level:+.4f}",
-        **won,
-        **_share(values, metric, dict(zip(sorted(set(clusters)), by_prompt.tolist(), strict=True))),
-        "prompts": len(by_prompt),
-    }
+def _rows(
+    label: str, values: Mapping[str, Values], pairs: Sequence[tuple[str, str]], primary: str | None
+) -> Iterator[dict[str, Any]]:
+    for found in compare(values, pairs, primary=primary, resamples=RESAMPLES, seed=SEED):
+        ours, theirs = (values[found[side]][found["metric"]] for side in ("arm", "against"))
+        common = prompt_means({key: theirs[key] for key in theirs.keys() & ours.keys()})
+        level = abs(sum(common.values()) / len(common))
+        low, high = found["ci95"]
+        won, share = found["win_rate"], found["headroom_share"]
+        yield {
+            "seed": label,
+            **{key: found[key] for key in ("arm", "against", "metric")},
+            "level": f"{level:.6g}",
+            "difference": f"{found['mean_difference']:.6g}",
+            "relative": f"{found['mean_difference'] / level:+.4f}",
+            "low": f"{low / level:+.4f}",
+            "high": f"{high / level:+.4f}",
+            **_cells("won", ".3f", None if won is None else (won, *found["win_rate_ci95"])),
+            **_cells("share", "+.3f", None if share is None else (share, *found["headroom_ci95"])),
+            "holm_p": f"{found['holm_p']:.2g}",
+            "verdict": found["verdict"],
+            "prompts": found["prompts"],
+        }
 
 
-def _share(values: Values, metric: str, gained: dict[str, float]) -> dict[str, str]:
-    base, truth = (prompt_means(values.get((name, metric), {})) for name in (BASE, TRUTH))
-    found = headroom_share(metric, gained, base, truth, RESAMPLES, SEED)
-    cells = ("",) * 3 if found is None else (f"{v:+.3f}" for v in (found[0], *found[1]))
-    return dict(zip(("share", "share_low", "share_high"), cells, strict=True))
+def _cells(name: str, form: str, values: tuple[float, ...] | None) -> dict[str, str]:
+    """A figure and its interval; empty where there is none."""
+    columns = (name, f"{name}_low", f"{name}_high")
+    return (
+        dict.fromkeys(columns, "")
+        if values is None
+        else dict(zip(columns, (f"{v:{form}}" for v in values), strict=True))
+    )
+
+
+def _compared(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["arm"], row["against"], row["metric"]
 
 
 def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

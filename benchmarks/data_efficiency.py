@@ -97,7 +97,10 @@ def main(
     )
     held = prompts.run_world(WorldPrompts(split="held_out", count=held_out), home / "held_out")
     evaluation = evaluate.run(cfg, held, home / "evaluation", workers=workers)
-    rows = [{"pairs": _pairs(home, row), **row} for row in table(values_of(evaluation), AGAINST, SEEDS)]
+    rows = [
+        {"pairs": _pairs(home, row), **row}
+        for row in table(values_of(evaluation), AGAINST, SEEDS, cfg.primary)
+    ]
     write(rows, result or out / "efficiency")
 
 

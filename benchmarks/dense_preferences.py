@@ -50,7 +50,7 @@ def main(
     for seed, folder in enumerate(folders):
         run(config(seed), folder, workers=workers)
     evaluations = [folder / EVALUATION for folder in folders]
-    write(list(table(of_runs(evaluations), COMPARISONS, seeds)), result or out / "dense")
+    write(table(of_runs(evaluations), COMPARISONS, seeds, recipe().evaluate.primary), result or out / "dense")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
     python benchmarks/embedded_gain.py --out work/gain --result benchmarks/embedded_gain_cpu2_DATE
 
 Every training seed draws its own prompts and candidates; all arms of a seed train on as much. Held-out prompts and
-their noise are the same for all arms, drawn at the base's best sampler setting. The primary was chosen before
-(`benchmarks/primary_oracle.py`). Four evaluations: static scenes and scenes with a moving body by their truth; some
-static ones, and captions alone, which have no truth, with structure from motion, a geometry that trained no arm. The
-CSV has a row for every comparison and metric of every training seed, and one over all seeds, whose interval
-resamples prompts. Finished parts of the work folder are kept; the same arms give the same LoRAs in another run.
+their noise are the same for all arms. The primary was chosen before (`benchmarks/primary_oracle.py`). Five evaluations:
+static scenes by their truth, the same with six sampler steps instead of eight, which is the base's best number by the
+primary, and scenes with a moving body; some static ones, and captions alone, which have no truth, with structure from
+motion, a geometry that trained no arm. The CSV has a row for every comparison and metric of every training seed, and
+one over all seeds, whose interval resamples prompts. Finished parts of the work folder are kept; the same arms give the
+same LoRAs in another run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from videogpa.stages.score import ScoreConfig
 from videogpa.weights import model_folder
 
 OURS, PAPER, EPIPOLAR = "consistency", "paper_reward", "epipolar"
-PRIMARY = "oracle_gradient_bias2"
+PRIMARY = "oracle_unexplained"
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,25 @@ ARMS = {
     "sft_chosen": Training(changes=SFT),
     "sft_random": Training(changes=SFT | SHUFFLED),
 }
+STRONGER = {"paper_1.6": ("paper", 1.6), "epipolar_1.8": ("epipolar", 1.8)}
+"""LoRAs of other arms, drawn so strongly that seeds differ as little as by ours: as large a dose."""
 AGAINST = (
-    *((arm, BASE) for arm in ARMS),
-    *(("ours", arm) for arm in ARMS if arm != "ours"),
+    *((arm, BASE) for arm in (*ARMS, *STRONGER)),
+    *(("ours", arm) for arm in (*ARMS, *STRONGER) if arm != "ours"),
     ("paper", "paper_shuffled"),
 )
-TRUE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness")
-JUDGED = ("consistency", "depth_agreement", "perceptual_drift", "motion_smoothness", "sharpness", "motion")
-MAIN = ("ours", "ours_shuffled", "paper", "margin_weighted", "best_worst")
-"""The arms that are also measured on moving scenes, on captions alone and by geometry."""
+TRUE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness", "dynamic_degree")
+JUDGED = (
+    "consistency",
+    "depth_agreement",
+    "perceptual_drift",
+    "motion_smoothness",
+    "sharpness",
+    "motion",
+    "dynamic_degree",
+)
+MAIN = ("ours", "ours_shuffled", "paper", "margin_weighted")
+"""The arms that are also measured with six steps, on moving scenes, on captions alone and by geometry."""
 
 
 def main(
@@ -87,26 +98,41 @@ def main(
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
 ) -> None:
     arms = tuple(arm or ARMS)
-    loras = {
-        (name, seed): lora
-        for seed in range(seeds)
-        for name, lora in trained(out / f"seed{seed}", seed, train_prompts, arms, model, workers).items()
+    loras = [trained(out / f"seed{seed}", seed, train_prompts, arms, model, workers) for seed in range(seeds)]
+    every = {
+        of_seed(name, seed): Arm(lora=str(lora)) for seed, of in enumerate(loras) for name, lora in of.items()
     }
-    few = {key: lora for key, lora in loras.items() if key[0] in MAIN}
+    few = {name: arm for name, arm in every.items() if name.rpartition("_")[0] in MAIN}
+    for name, (weaker, strength) in STRONGER.items():
+        for seed, of in enumerate(loras):
+            if weaker in of:
+                every[of_seed(name, seed)] = Arm(lora=str(of[weaker]), strength=strength)
     held = WorldPrompts(split="held_out", count=held_out)
     dynamic, some = held.model_copy(update={"dynamic": True}), held.model_copy(update={"count": judged})
     captions = some.model_copy(update={"text_only": True})
     truth, geometry = ScoreConfig(metrics=TRUE), ScoreConfig(geometry="sfm", metrics=JUDGED)
+    drawn = SampleConfig(model=model, candidates=2, seed=1_000, steps=8, keep_latents=False, previews=False)
     plans = {
-        "static": (held, loras, truth),
-        "dynamic": (dynamic, few, truth),
-        "static by geometry": (some, few, geometry),
-        "captions": (captions, few, geometry),
+        "static": (held, every, drawn, truth),
+        "static, six steps": (held, few, drawn.model_copy(update={"steps": 6}), truth),
+        "dynamic": (dynamic, few, drawn, truth),
+        "static by geometry": (some, few, drawn, geometry),
+        "captions": (captions, few, drawn, geometry),
     }
     rows = []
-    for scenes, (asked, measured, judge) in plans.items():
-        folder = evaluated(out / scenes.replace(" ", "_"), asked, measured, judge, model, workers)
-        rows += [{"scenes": scenes, **row} for row in table(values_of(folder), AGAINST, seeds)]
+    for scenes, (asked, measured, sampler, judge) in plans.items():
+        home = out / scenes.replace(",", "").replace(" ", "_")
+        cfg = EvaluateConfig(
+            sample=sampler,
+            score=judge,
+            arms=measured,
+            primary=None if asked.text_only else PRIMARY,
+            trained_by=OURS,
+        )
+        folder = evaluate.run(
+            cfg, prompts.run_world(asked, home / "prompts"), home / "evaluation", workers=workers
+        )
+        rows += [{"scenes": scenes, **row} for row in table(values_of(folder), AGAINST, seeds, cfg.primary)]
     write(rows, result or out / "gain")
 
 
@@ -173,27 +199,6 @@ def _make_trainer(
         return train.run(own, given.pairs[name], given.candidates, model_folder(model), out / name, maps=maps)
 
     return fit
-
-
-def evaluated(
-    out: Path,
-    asked: WorldPrompts,
-    loras: Mapping[tuple[str, int], Path],
-    judge: ScoreConfig,
-    model: str,
-    workers: int,
-) -> Path:
-    """All arms of all training seeds on the same held-out prompts and noise."""
-    drawn = SampleConfig(model=model, candidates=2, seed=1_000, steps=8, keep_latents=False, previews=False)
-    cfg = EvaluateConfig(
-        sample=drawn,
-        score=judge,
-        arms={of_seed(*key): Arm(lora=str(lora)) for key, lora in loras.items()},
-        primary=None if asked.text_only else PRIMARY,
-        trained_by=OURS,
-    )
-    rows = prompts.run_world(asked, out / "prompts")
-    return evaluate.run(cfg, rows, out / "evaluation", workers=workers)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.rounds import evaluation_of, round_arm
 
 ARM, LONGER = "dpo", "longer"
-METRICS = ("consistency", "perceptual_drift", "depth_agreement", "motion", "sharpness",
+METRICS = ("consistency", "perceptual_drift", "depth_agreement", "motion", "dynamic_degree", "sharpness",
            "oracle_psnr", "oracle_flow_epe", "oracle_warp")  # fmt: skip
 
 
@@ -47,7 +47,8 @@ def main(
         *zip(arms[1:], arms[:-1], strict=True),
         *((arm, LONGER) for arm in arms),
     ]
-    rows = [{**row, "doctor": _verdicts(said, row)} for row in table(of_runs(evaluations), pairs, seeds)]
+    found = table(of_runs(evaluations), pairs, seeds, recipe().evaluate.primary)
+    rows = [{**row, "doctor": _verdicts(said, row)} for row in found]
     write(rows, result or out / "rounds")
 
 

@@ -105,6 +105,16 @@ def means(values: Values) -> dict[str, float]:
     return {metric: float(np.mean(list(found.values()))) for metric, found in values.items()}
 
 
+def prompt_means(values: Found) -> dict[str, float]:
+    """Every prompt's mean over its seeds, by sorted prompt."""
+    if not values:
+        return {}
+    keys = sorted(values)
+    clusters = [prompt for prompt, _ in keys]
+    found = cluster_means(np.array([values[key] for key in keys]), clusters)
+    return dict(zip(sorted(set(clusters)), found.tolist(), strict=True))
+
+
 def guard_problems(base: Values, arm: Values) -> list[str]:
     """Why an arm is disqualified (blur or lost motion sold as gain); empty when sharpness and motion are kept.
 
@@ -149,14 +159,14 @@ def _compare(
     outside: Mapping[str, bool],
 ) -> dict[str, Any] | None:
     ours, theirs = values[arm][metric], values.get(against, {}).get(metric, {})
-    differences = _prompt_means({key: ours[key] - theirs[key] for key in ours.keys() & theirs.keys()})
+    differences = prompt_means({key: ours[key] - theirs[key] for key in ours.keys() & theirs.keys()})
     if not differences:
         return None
     names, by_prompt = list(differences), np.array(list(differences.values()))
     better = outside[metric] if metric in outside else direction(metric)
     won = None if better is None else wins(by_prompt if better else -by_prompt)
     interval = partial(bootstrap_interval, clusters=names, resamples=resamples, seed=seed)
-    base, truth = (_prompt_means(values.get(name, {}).get(metric, {})) for name in (BASE, TRUTH))
+    base, truth = (prompt_means(values.get(name, {}).get(metric, {})) for name in (BASE, TRUTH))
     share = _headroom_share(metric, differences, base, truth, resamples, seed)
     return {
         "arm": arm,
@@ -175,15 +185,6 @@ def _compare(
         "n": len(ours.keys() & theirs.keys()),
         "prompts": len(names),
     }
-
-
-def _prompt_means(values: Found) -> dict[str, float]:
-    if not values:
-        return {}
-    keys = sorted(values)
-    clusters = [prompt for prompt, _ in keys]
-    found = cluster_means(np.array([values[key] for key in keys]), clusters)
-    return dict(zip(sorted(set(clusters)), found.tolist(), strict=True))
 
 
 def _headroom_share(
