@@ -7,7 +7,6 @@ the sample's flow is nearer (end-point error) to the true flow of its caption's 
 opposite move at the same speed; `ten_way` asks for the nearest of all ten moves.
 """
 
-import csv
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 import typer
 from rich.progress import track
+from rows import write_rows
 
 from videogpa.artifact import read_rows, write_json_atomic
 from videogpa.geometry.flow import flow_from_first
@@ -64,10 +64,7 @@ def main(
     means = {k: float(np.mean([m[k] for m in measured])) for k in measured[0] if k != "prompt"}
     means["sharpness_of_truth"] = means["sharpness"] / means["true_sharpness"]
     result = result or out / "base_quality"
-    with result.with_suffix(".csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(measured[0]))
-        writer.writeheader()
-        writer.writerows(measured)
+    write_rows(measured, result)
     write_json_atomic(result.with_suffix(".json"), {"prompts": count, "steps": steps, **means})
     _picture(worlds, drawn, out / "samples.png")
     for name, value in means.items():

@@ -4,13 +4,14 @@
 
 Many candidates of every held-out prompt are drawn once and split at random, again and again, into pools of N, of each
 of which the best by a label is kept. What one video's metrics gain is a mean over all that were kept; what the seeds'
-common error gains, a mean over products of two that were kept from different pools. Both are expectations, so the
-share of prompts that gain is higher than it would be of single choices.
+common error gains, one over products of two that were kept from different pools. Both are expectations, so the share
+of prompts that gain is higher than it would be of single choices.
 """
 
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +19,12 @@ import numpy as np
 import torch
 import typer
 from comparisons import RESAMPLES, SEED
+from jaxtyping import Float, Int
 from rich.progress import track
 from rows import write_rows
 
 from videogpa.artifact import read_rows
-from videogpa.metrics.between_seeds import gradients
+from videogpa.metrics.between_seeds import filtered, gradients, unexplained_share
 from videogpa.stages import prompts, sample, score
 from videogpa.stages.comparison import direction
 from videogpa.stages.prompts import WorldPrompts
@@ -36,6 +38,7 @@ from videogpa.world.truth import true_continuation
 LABELS = ("consistency", "depth_agreement", "paper_reward", "epipolar", "oracle_warp", "oracle_psnr")
 SINGLE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness", "motion")
 TOGETHER = ("oracle_bias2", "oracle_gradient_bias2")
+PRIMARY = "oracle_unexplained"
 SPLITS = 50
 BASE, LORA = "base", "lora"
 Kept = tuple[str, int, str]
@@ -63,12 +66,12 @@ def main(
         home = out if drawn_by == BASE else out / LORA
         candidates = sample.run(cfg, asked, home / "candidates", workers=workers)
         scores = score.run(judge, candidates, home / "scores", prompts=asked, workers=workers)
-        for values, products in track(list(_measured(asked, candidates, scores)), "choosing"):
+        for values, together in track(list(_measured(asked, candidates, scores)), "choosing"):
             kept = {(drawn_by, 1, ""): [np.arange(len(values))]}
             for size, label in itertools.product(sizes, LABELS):
                 kept[drawn_by, size, label] = _kept(values, label, size)
             for key, indices in kept.items():
-                for metric, value in _means(values, products, indices).items():
+                for metric, value in _means(values, together, indices).items():
                     means[key][metric].append(value)
     rows = [
         _row(*key, against, metric, np.array(values), np.array(means[against, 1, ""][metric]))
@@ -80,10 +83,31 @@ def main(
     write_rows(rows, result or out / "best_of")
 
 
-def _measured(
-    asked: Path, candidates: Path, scores: Path
-) -> Iterator[tuple[list[MetricValues], dict[str, np.ndarray]]]:
-    """Of every prompt its candidates' metrics, and the products of every two of their errors."""
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Of every two of a prompt's videos: products of their errors, and of their filtered gradients; these with the
+    truth's, too.
+    """
+
+    errors: Mapping[str, Float[np.ndarray, "n n"]]
+    gram: Float[torch.Tensor, "n n 3 3"]
+    along: Float[torch.Tensor, "n 3"]
+    energy: float
+
+    def of(self, kept: Int[np.ndarray, " k"]) -> dict[str, float]:
+        """What those that were kept have in common, each from a pool of its own."""
+        apart = ~np.eye(len(kept), dtype=bool)
+        means = {
+            name: float(product[np.ix_(kept, kept)][apart].mean()) for name, product in self.errors.items()
+        }
+        gram = self.gram[kept][:, kept][apart].mean(0)
+        along = self.along[kept]
+        outer = torch.einsum("ia,jb->ijab", along, along)[apart].mean(0)
+        return means | {PRIMARY: unexplained_share((gram + gram.T) / 2, (outer + outer.T) / 2, self.energy)}
+
+
+def _measured(asked: Path, candidates: Path, scores: Path) -> Iterator[tuple[list[MetricValues], Together]]:
+    """Of every prompt its candidates' metrics, and what they say together."""
     metrics = {row.id: row.metrics for row in read_rows(scores, Score)}
     by_prompt: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in read_rows(candidates, Candidate):
@@ -92,12 +116,21 @@ def _measured(
         rows = by_prompt[prompt.id]
         videos = torch.stack([read_video(candidates / str(row.video)) for row in rows])
         truth = true_continuation(prompt.world or {}, *(videos.shape[i] for i in (1, 3, 4))).frames
-        errors = (
-            (videos - truth)[:, 1:].flatten(1),
-            torch.stack([(gradients(v) - gradients(truth))[1:].flatten() for v in videos]),
+        drawn, true = torch.stack([gradients(video) for video in videos]), gradients(truth)
+        errors = ((videos - truth)[:, 1:].flatten(1), (drawn - true)[:, 1:].flatten(1))
+        seen, target = torch.stack([filtered(video) for video in drawn]), true[1:].flatten().double()
+        yield (
+            [metrics[row.id] for row in rows],
+            Together(
+                errors={
+                    name: (error @ error.T / error.shape[1]).double().numpy()
+                    for name, error in zip(TOGETHER, errors, strict=True)
+                },
+                gram=torch.einsum("ian,jbn->ijab", seen, seen),
+                along=seen @ target,
+                energy=(target @ target).item(),
+            ),
         )
-        products = [(error @ error.T / error.shape[1]).double().numpy() for error in errors]
-        yield [metrics[row.id] for row in rows], dict(zip(TOGETHER, products, strict=True))
 
 
 def _kept(values: Sequence[MetricValues], label: str, size: int) -> list[np.ndarray]:
@@ -112,16 +145,14 @@ def _kept(values: Sequence[MetricValues], label: str, size: int) -> list[np.ndar
 
 
 def _means(
-    values: Sequence[MetricValues], products: Mapping[str, np.ndarray], kept: Sequence[np.ndarray]
+    values: Sequence[MetricValues], together: Together, kept: Sequence[np.ndarray]
 ) -> dict[str, float]:
     means = {}
     for metric in SINGLE:
         column = np.array([np.nan if v.get(metric) is None else v[metric] for v in values], float)
         means[metric] = float(np.nanmean([np.nanmean(column[indices]) for indices in kept]))
-    for name, product in products.items():
-        blocks = [product[np.ix_(indices, indices)] for indices in kept]
-        means[name] = float(np.mean([block[~np.eye(len(block), dtype=bool)].mean() for block in blocks]))
-    return means
+    common = [together.of(indices) for indices in kept]
+    return means | {name: float(np.mean([found[name] for found in common])) for name in common[0]}
 
 
 def _row(

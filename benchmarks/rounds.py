@@ -56,7 +56,8 @@ def config(seed: int, rounds: int, held_out: int) -> RunConfig:
     """The embedded recipe, with one training of as many steps as all rounds in the place of the control."""
     full = recipe(seed)
     training = full.trainings[ARM]
-    longer = training.model_copy(update={"steps": rounds * training.steps})
+    # To its last step, whatever the training itself would think of it: a control of as many.
+    longer = training.model_copy(update={"steps": rounds * training.steps, "stop_at_chosen_rise": None})
     judge = full.evaluate.score.model_copy(update={"metrics": METRICS})
     evaluate = full.evaluate.model_copy(update={"score": judge, "comparisons": None})
     changes = {

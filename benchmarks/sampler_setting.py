@@ -2,8 +2,8 @@
 
     python benchmarks/sampler_setting.py --out work/sampler_setting
 
-Several seeds a prompt, so that variance (spread between seeds) and bias squared (error of their mean) are apart:
-an oracle that compares with one true video rewards lost spread.
+Several seeds a prompt, so that what they have in common is apart from their spread: an oracle that compares with one
+true video rewards lost spread.
 """
 
 from collections import defaultdict
@@ -18,6 +18,7 @@ from rows import write_rows
 from videogpa.artifact import read_rows
 from videogpa.metrics import oracle_flow_epe, oracle_psnr, oracle_ssim, sharpness
 from videogpa.metrics.base import Clip
+from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.stages import prompts, sample
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
@@ -62,11 +63,8 @@ def oracle_errors(
     values = defaultdict(list)
     for prompt_id, videos in by_prompt.items():
         truth = true_continuation(worlds[prompt_id], *(videos[0].shape[i] for i in (0, 2, 3)))
-        mean = torch.stack(videos).mean(0)
-        count = len(videos)
-        spread = sum((v - mean)[1:].square().mean() for v in videos) / (count - 1)
-        values["variance"].append(float(spread))
-        values["bias2"].append(float((mean - truth.frames)[1:].square().mean() - spread / count))
+        for name, together in BETWEEN_SEEDS.items():
+            values[name.removeprefix("oracle_")].append(together.measure(torch.stack(videos), truth))
         for frames in videos:
             clip = Clip(frames=frames, truth=truth)
             values["psnr"].append(oracle_psnr.measure(clip))

@@ -64,16 +64,11 @@ def unexplained(videos: Videos, truth: Truth) -> float:
     true = gradients(truth.frames)[1:].flatten().double()
     if not true.any():
         raise CannotJudge("the true continuation shows nothing")
-    drawn = [_filtered(gradients(video)) for video in videos]
+    drawn = [filtered(gradients(video)) for video in videos]
     pairs = list(combinations([(x, x @ true) for x in drawn], 2))
     gram = torch.stack([a @ b.T + b @ a.T for (a, _), (b, _) in pairs]).mean(0)
     along = torch.stack([torch.outer(a, b) + torch.outer(b, a) for (_, a), (_, b) in pairs]).mean(0)
-    values, axes = torch.linalg.eigh(gram)
-    # Where nothing moves, the frames before and after add nothing to the frame itself.
-    kept = values > SMALLEST_EIGENVALUE * values[-1].clamp(min=0)
-    axes = axes[:, kept]
-    explained = ((axes.T @ along @ axes).diagonal() / values[kept]).sum() / (true @ true)
-    return 1 - explained.clamp(0, 1).item()
+    return unexplained_share(gram, along, (true @ true).item())
 
 
 def flow_bias2(videos: Videos, truth: Truth) -> float:
@@ -127,12 +122,30 @@ def gradients(video: Video) -> Float[Tensor, "t 2 h w"]:
     return torch.stack([gray[:, :-1, 1:] - corner, gray[:, 1:, :-1] - corner], 1)
 
 
-def _filtered(gradient: Float[Tensor, "t 2 h w"]) -> Float[Tensor, "3 n"]:
-    """As it is, blurred, and averaged over the frames before and after; the last frame has none after it."""
+def filtered(gradient: Float[Tensor, "t 2 h w"]) -> Float[Tensor, "3 n"]:
+    """Of all frames but the first: as they are, blurred, and averaged over the frames before and after (of the last
+    there is none after it).
+    """
     later = torch.cat([gradient[2:], gradient[-2:-1]])
     blurred = F.avg_pool2d(F.pad(gradient, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     seen = [gradient[1:], blurred[1:], (gradient[:-1] + later) / 2]
     return torch.stack([x.flatten() for x in seen]).double()
+
+
+def unexplained_share(gram: Float[Tensor, "3 3"], along: Float[Tensor, "3 3"], energy: float) -> float:
+    """1 - trace(gram⁻¹ along) / energy, within [0, 1]: what the best mix of three filters leaves.
+
+    Args:
+        gram: mean product of what two seeds drew, filtered, symmetric.
+        along: mean outer product of their products with the truth; of the same scale.
+        energy: the truth's product with itself.
+    """
+    values, axes = torch.linalg.eigh(gram)
+    # Where nothing moves, the frames before and after add nothing to the frame itself.
+    kept = values > SMALLEST_EIGENVALUE * values[-1].clamp(min=0)
+    axes = axes[:, kept]
+    explained = ((axes.T @ along @ axes).diagonal() / values[kept]).sum().item() / energy
+    return 1 - min(1.0, max(0.0, explained))
 
 
 def _require(videos: Videos, truth: Truth) -> None:
