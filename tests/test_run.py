@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,30 +14,24 @@ from videogpa.dpo.lora_formats import read_loras
 from videogpa.errors import InputError
 from videogpa.recipes import quick
 from videogpa.run import later_round, leading_arm, with_rounds
+from videogpa.stages.doctor import VERDICTS
 from videogpa.stages.evaluate import Arm
 from videogpa.stages.store import copy
 
-COMMAND = [sys.executable, "-m", "videogpa.cli", "run", "quick", "--workers", "2", "--out"]
 
-
-def start(out: Path, *options: str) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [*COMMAND, str(out), *options],
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+class Stopped(BaseException):
+    """As from a signal."""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
+    """Run as a user would, by two workers."""
     out = tmp_path_factory.mktemp("run") / "undisturbed"
-    process = start(out)
-    printed, _ = process.communicate()
-    assert process.returncode == 0
-    assert printed.strip().endswith("report/index.html")
+    command = [sys.executable, "-m", "videogpa.cli", "run", "quick", "--workers", "2", "--out", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0
+    assert done.stdout.strip().endswith("report/index.html")
     return out
 
 
@@ -69,9 +61,10 @@ def test_run_ends_with_everything(undisturbed):
     assert (undisturbed / "report/index.html").stat().st_size > 1000
 
 
-def run_here(out: Path, monkeypatch) -> int:
-    """The command's exit status; what computes next to nothing needs no process that loads everything again."""
-    monkeypatch.setattr(sys, "argv", ["videogpa", "run", "quick", "--workers", "1", "--out", str(out)])
+def run_here(out: Path, monkeypatch, *options: str) -> int:
+    """The command's exit status, without a process that loads everything again."""
+    command = ["videogpa", "run", "quick", "--workers", "1", "--out", str(out), *options]
+    monkeypatch.setattr(sys, "argv", command)
     try:
         cli.main()
     except SystemExit as stop:
@@ -80,13 +73,15 @@ def run_here(out: Path, monkeypatch) -> int:
 
 
 def test_rerun_of_a_finished_run_computes_nothing(undisturbed, monkeypatch):
-    out = undisturbed
+    """Reports and verdicts apart, which are always made again."""
+    monkeypatch.setattr("videogpa.run.report.run", lambda folder, evaluation, out, **_: out)
     before = {
-        p: p.stat().st_mtime_ns for p in (out / "candidates").rglob("*") if p.is_file() and p.name != ".lock"
+        path: path.stat().st_mtime_ns
+        for path in undisturbed.rglob("*")
+        if path.is_file() and path.name not in (".lock", VERDICTS) and "report" not in path.parts
     }
-    assert run_here(out, monkeypatch) == 0
-    after = {p: p.stat().st_mtime_ns for p in before}
-    assert after == before
+    assert run_here(undisturbed, monkeypatch) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_a_changed_configuration_is_refused(undisturbed, tmp_path, monkeypatch, capsys):
@@ -98,17 +93,19 @@ def test_a_changed_configuration_is_refused(undisturbed, tmp_path, monkeypatch, 
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_what_was_about_the_replaced_run_does_not_outlive_it(undisturbed, tmp_path):
+def test_what_was_about_the_replaced_run_does_not_outlive_it(undisturbed, tmp_path, monkeypatch):
+    """Though the run that replaces it is stopped before it has made anything."""
+
+    def stop(*_, **__):
+        raise Stopped
+
     out = tmp_path / "run"
     shutil.copytree(undisturbed, out)
     (out / "rounds/2/evaluation").mkdir(parents=True)
-    process = start(out, "--overwrite")
-    while (out / "report/index.html").exists() or (out / "rounds").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert not (out / "evaluation").exists()
+    monkeypatch.setattr("videogpa.run._prompts", stop)
+    with pytest.raises(Stopped):
+        run_here(out, monkeypatch, "--overwrite")
+    assert not any((out / name).exists() for name in ("evaluation", "report", "rounds", VERDICTS))
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -126,10 +123,9 @@ def two_rounds(undisturbed, tmp_path_factory):
     home = tmp_path_factory.mktemp("rounds")
     out, address = home / "run", f"file://{home}/store"
     copy(str(undisturbed), address)
-    process = start(out, "--rounds", "2", "--store", address)
-    printed, _ = process.communicate()
-    assert process.returncode == 0
-    assert printed.strip().endswith("rounds/2/report/index.html")
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_here(out, patch, "--rounds", "2", "--store", address) == 0
+    assert (out / "rounds/2/report/index.html").exists()
     return out
 
 

@@ -133,6 +133,11 @@ def test_videos():
     small = Change(median=-0.03, low=-0.04, high=-0.02, count=96)
     assert names(training(), {"motion": clear, "sharpness": small}) == ["static_collapse"]
     assert names(training(), {"motion": unclear, "sharpness": clear}) == ["blur"]
+    # Where nothing moves no geometry is found: there is no motion to speak of, but dynamics of 0.
+    still = Change(median=-1.0, low=-1.0, high=-1.0, count=16)
+    assert names(training(), {"dynamic_degree": clear}) == []
+    assert names(training(), {"dynamic_degree": still}) == ["static_collapse"]
+    assert names(training(), {"motion": clear, "dynamic_degree": still}) == ["static_collapse"]
     [verdict] = diagnose(training(), {"motion": clear})
     assert "-8.0% against the base [-11.0%, -5.0%] on 16 videos (limit -5%)" in str(verdict)
 

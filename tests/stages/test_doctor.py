@@ -115,13 +115,16 @@ def test_a_run_whose_reward_rises_while_the_primary_falls_is_named(whole_run, tm
     for metric, sign in ((primary, -1), (reward, 1)):
         better = 1 if compared[metric]["higher_is_better"] else -1
         compared[metric]["ci95"] = sorted(sign * better * share for share in (0.01, 0.02))
-    path.write_text(json.dumps(summary))
-    manifest = json.loads((copy / "evaluation" / MANIFEST).read_text())
-    manifest["files"]["summary.json"] = hash_file(path)
-    (copy / "evaluation" / MANIFEST).write_text(json.dumps(manifest))
-    found = {arm: [verdict.name for verdict in verdicts] for arm, verdicts in examine(copy)}
-    assert "reward_hacked" in found["dpo"]
-    assert "reward_hacked" not in found["dpo_random"]
+    # Intervals of few prompts are clear of zero by chance; ranks of few are not.
+    for p in (0.01, 0.25):
+        compared[primary]["holm_p"] = compared[reward]["holm_p"] = p
+        path.write_text(json.dumps(summary))
+        manifest = json.loads((copy / "evaluation" / MANIFEST).read_text())
+        manifest["files"]["summary.json"] = hash_file(path)
+        (copy / "evaluation" / MANIFEST).write_text(json.dumps(manifest))
+        found = {arm: [verdict.name for verdict in verdicts] for arm, verdicts in examine(copy)}
+        assert ("reward_hacked" in found["dpo"]) == (p < 0.05)
+        assert "reward_hacked" not in found["dpo_random"]
 
 
 def test_the_arm_of_the_round_before():

@@ -36,7 +36,7 @@ from videogpa.stages.rounds import arm_before, evaluation_of, require_whole, tra
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better
 from videogpa.stages.train import LORA, SUMMARY
-from videogpa.statistics import bootstrap_interval
+from videogpa.statistics import LEVEL, bootstrap_interval
 from videogpa.types import Candidate, EvalRow, MetricValues, Prompt, Score
 
 DRAWN = SampleConfig(candidates=1)
@@ -195,13 +195,17 @@ def _evaluated(evaluation: Path) -> dict[str, dict[tuple[str, int], MetricValues
 
 
 def _gains(evaluation: Path, arm: str) -> list[tuple[Gain, Gain]]:
-    """Against the round before and the base: by the measure that made the pairs, and by the primary."""
+    """Against the round before and the base: by the measure that made the pairs, and by the primary. Only what signed
+    ranks say, too: of few prompts an interval is too narrow.
+    """
     summary = read_summary(evaluation / EVALUATED)
     reward, primary = recorded(evaluation)["config"]["trained_by"], summary.primary
     found = []
     for against in dict.fromkeys((arm_before(arm) or BASE, BASE)):
         compared, levels = summary.compared(arm, against), summary.arms.get(against, {})
-        if primary and {reward, primary} <= compared.keys() and levels[reward] and levels[primary]:
+        if not (primary and {reward, primary} <= compared.keys() and levels[reward] and levels[primary]):
+            continue
+        if max(compared[reward].holm_p, compared[primary].holm_p) < LEVEL:
             found.append((_gain(compared[reward], levels[reward]), _gain(compared[primary], levels[primary])))
     return found
 
