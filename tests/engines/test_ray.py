@@ -73,9 +73,9 @@ def test_a_job_whose_worker_dies_is_tried_again_and_fails_alone_if_that_does_not
 def test_workers_that_cannot_start_stop_everything(monkeypatch):
     monkeypatch.setattr("videogpa.engines.ray.FAILED_STARTS", 2)
     with pytest.raises(InputError, match="no such model"):
-        run([0, 1], TWO, functools.partial(make_nothing, InputError("no such model")))
+        run([0, 1], RayWorkers(count=1), functools.partial(make_nothing, InputError("no such model")))
     with pytest.raises(RuntimeError, match="die while they start"):
-        run([0, 1], TWO, make_dead_worker)
+        run([0, 1], RayWorkers(count=1), make_dead_worker)
     with pytest.raises(InputError, match="at least 1"):
         run([0], RayWorkers(count=0))
     assert run([], TWO, functools.partial(make_nothing, InputError("never called"))) == {}

@@ -7,8 +7,12 @@ import yaml
 from videogpa.artifact import read_rows
 from videogpa.cli import app
 from videogpa.errors import InputError
-from videogpa.stages.evaluate import add_scores, read_evaluation
+from videogpa.stages import evaluate, prompts
+from videogpa.stages.evaluate import Arm, EvaluateConfig, add_scores, read_evaluation
 from videogpa.stages.export_evaluation import ExportEvaluationConfig, run
+from videogpa.stages.prompts import WorldPrompts
+from videogpa.stages.sample import SampleConfig
+from videogpa.stages.score import ScoreConfig
 from videogpa.types import EvalRow
 from videogpa.video_io import probe, read_video
 
@@ -17,15 +21,11 @@ from videogpa.video_io import probe, read_video
 def evaluated(tmp_path_factory):
     """(evaluation, prompts) of the base against the best of two, two prompts."""
     home = tmp_path_factory.mktemp("evaluated")
-    app(
-        ["prompts", "world", "--split", "held_out", "--count", "2", "--out", str(home / "p")],
-        standalone_mode=False,
-    )
-    app(
-        ["evaluate", str(home / "p"), "--best-of", "2", "--steps", "1", "--out", str(home / "e")],
-        standalone_mode=False,
-    )  # fmt: skip
-    return home / "e", home / "p"
+    asked = prompts.run_world(WorldPrompts(split="held_out", count=2), home / "p")
+    drawn = SampleConfig(candidates=2, steps=1, frames=5, previews=False, keep_latents=False)
+    judge = ScoreConfig(geometry="embedded", metrics=("consistency", "motion", "sharpness", "oracle_psnr"))
+    cfg = EvaluateConfig(sample=drawn, score=judge, arms={"base_best_of_2": Arm(best_of=2)})
+    return evaluate.run(cfg, asked, home / "e"), asked
 
 
 @pytest.mark.parametrize("video", ["lossless", "mp4"])
@@ -37,7 +37,7 @@ def test_a_dataset_of_every_video_with_its_numbers(evaluated, tmp_path, video):
     for line in lines:
         row = rows[line["arm"], line["prompt_id"], line["seed"]]
         assert row.metrics.items() <= line.items()
-        assert probe(folder / line["file_name"]).frames == 9
+        assert probe(folder / line["file_name"]).frames == 5
         if video == "lossless":
             assert (read_video(folder / line["file_name"]) == read_video(evaluated[0] / row.video)).all()
     card = (folder / "README.md").read_text()
@@ -63,12 +63,9 @@ def test_numbers_from_outside_go_along(evaluated, tmp_path):
 
 
 def test_prompts_of_another_run_are_refused(evaluated, tmp_path):
-    app(
-        ["prompts", "world", "--split", "train", "--count", "1", "--out", str(tmp_path / "p")],
-        standalone_mode=False,
-    )
+    others = prompts.run_world(WorldPrompts(split="train", count=1), tmp_path / "p")
     with pytest.raises(InputError, match="has no prompt"):
-        run(ExportEvaluationConfig(), evaluated[0], tmp_path / "p", tmp_path / "out")
+        run(ExportEvaluationConfig(), evaluated[0], others, tmp_path / "out")
 
 
 def test_a_missing_video_is_a_failed_row(evaluated, tmp_path):

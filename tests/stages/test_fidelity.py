@@ -95,7 +95,7 @@ def test_an_unreadable_sample_fails_its_prompt_and_nothing_else(tmp_path, monkey
                 artifact.append(Candidate(id=name, prompt_id=prompt.id, seed=seed, video=f"{name}.mkv"))
         (samples / f"{rows[0].id}-2.mkv").write_bytes(b"no video")
         artifact.finish([f"{p.id}-{seed}" for p in rows for seed in range(4)])
-    quick = CFG.score.model_copy(update={"metrics": ("motion", "sharpness", "oracle_psnr")})
+    quick = CFG.score.model_copy(update={"metrics": ("sharpness", "oracle_psnr")})
     cfg = CFG.model_copy(update={"scenes": 1, "score": quick})
     out = fidelity.run(cfg, tmp_path / "out", samples=samples, prompts=prompts)
     measured = read_rows(out, FidelityRow)

@@ -16,8 +16,8 @@ from videogpa.stages.score import ScoreConfig
 from videogpa.stages.shards import Shard, parse_shard, part_of
 from videogpa.types import Candidate, Score
 
-DRAWN = SampleConfig(steps=1, candidates=2, previews=False, keep_latents=False)
-JUDGED = ScoreConfig(metrics=("sharpness", "motion"))
+DRAWN = SampleConfig(steps=1, frames=5, candidates=2, previews=False, keep_latents=False)
+JUDGED = ScoreConfig(geometry="embedded", metrics=("sharpness", "motion"))
 PARTS, WHOLE = [Shard(number=1, of=2), Shard(number=2, of=2)], Shard(number=None, of=2)
 
 
