@@ -100,13 +100,17 @@ def main(
     arms = tuple(arm or ARMS)
     loras = [trained(out / f"seed{seed}", seed, train_prompts, arms, model, workers) for seed in range(seeds)]
     every = {
-        of_seed(name, seed): Arm(lora=str(lora)) for seed, of in enumerate(loras) for name, lora in of.items()
+        of_seed(name, seed): Arm(lora=str(lora), trained_by=ARMS[name].reward)
+        for seed, of in enumerate(loras)
+        for name, lora in of.items()
     }
     few = {name: arm for name, arm in every.items() if name.rpartition("_")[0] in MAIN}
     for name, (weaker, strength) in STRONGER.items():
         for seed, of in enumerate(loras):
             if weaker in of:
-                every[of_seed(name, seed)] = Arm(lora=str(of[weaker]), strength=strength)
+                every[of_seed(name, seed)] = Arm(
+                    lora=str(of[weaker]), trained_by=ARMS[weaker].reward, strength=strength
+                )
     held = WorldPrompts(split="held_out", count=held_out)
     dynamic, some = held.model_copy(update={"dynamic": True}), held.model_copy(update={"count": judged})
     captions = some.model_copy(update={"text_only": True})
@@ -127,7 +131,6 @@ def main(
             score=judge,
             arms=measured,
             primary=None if asked.text_only else PRIMARY,
-            trained_by=OURS,
         )
         folder = evaluate.run(
             cfg, prompts.run_world(asked, home / "prompts"), home / "evaluation", workers=workers

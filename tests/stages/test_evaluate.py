@@ -399,6 +399,29 @@ def test_what_made_an_arm_may_not_be_its_only_judge_unless_that_is_said(inputs, 
     assert (tmp_path / "out" / "between_seeds.jsonl").read_text() == ""
 
 
+@pytest.mark.parametrize("as_file", [False, True])
+def test_a_training_says_what_its_lora_learnt_from(inputs, tmp_path, as_file):
+    """So nobody has to say it, and nobody can forget it."""
+    cfg, world = inputs
+    shutil.copytree(cfg.arms["dpo"].lora, tmp_path / "dpo/lora")
+    [weights] = (tmp_path / "dpo/lora").glob("*.safetensors")
+    lora = Arm(lora=str(weights if as_file else weights.parent))
+    cfg = cfg.model_copy(update={"arms": {"dpo": lora}, "primary": "oracle_psnr"})
+    told = tmp_path / "dpo/training.json"
+    told.write_text('{"preferred_by": "oracle_psnr"}')
+    with pytest.raises(InputError, match="judges by what made arm 'dpo'"):
+        run(cfg, world, tmp_path / "out")
+    told.write_text('["oracle_psnr"]')
+    with pytest.raises(InputError, match="not what a training says of itself"):
+        run(cfg, world, tmp_path / "out")
+    judged = ScoreConfig(metrics=("consistency", "sharpness", "motion"))
+    shipped = cfg.model_copy(
+        update={"arms": {"dpo": Arm(lora="embedded")}, "primary": "consistency", "score": judged}
+    )
+    with pytest.raises(InputError, match="judges by what made arm 'dpo'"):
+        run(shipped, world, tmp_path / "out")
+
+
 def table(
     evaluation: Path, path: Path, metric: str = "dino", change: dict | None = None, skip: int = 0
 ) -> Path:

@@ -87,9 +87,13 @@ def write_candidates(folder, prompts=PROMPTS, channels=4, first_frame=True):
     return folder
 
 
+class Preferred(BaseModel):
+    metric: str = "consistency"
+
+
 def write_pairs(folder, rows):
     with open_artifact(
-        folder, stage="pair", config=Nothing(), inputs={}, row_type=PreferencePair
+        folder, stage="pair", config=Preferred(), inputs={}, row_type=PreferencePair
     ) as artifact:
         (folder / "licenses.json").write_text('{"vggt": "CC-BY-NC-4.0"}')
         artifact.append(*rows)
@@ -151,6 +155,7 @@ def test_the_output_is_complete_and_loads_in_the_plain_pipeline(undisturbed, inp
     assert [row["step"] for row in log_of(undisturbed)] == ["1", "2", "3", "4", "5", "6"]
     assert [row["step"] for row in log_of(undisturbed) if row["held_out_accuracy"]] == ["3", "6"]
     summary = json.loads((undisturbed / "training.json").read_text())
+    assert summary["preferred_by"] == "consistency"
     assert summary["exported_step"] == summary["last_step"] == 6
     assert summary["pairs"] + summary["held_out_pairs"] == PROMPTS
     plain = DiffusionPipeline.from_pretrained(inputs["model"])

@@ -17,6 +17,7 @@ from videogpa.artifact import (
     lock,
     open_artifact,
     read_as_made,
+    read_json,
     read_manifest,
     read_rows,
     recorded,
@@ -49,7 +50,7 @@ from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, protocol_hash
 from videogpa.statistics import LEVEL, POWER
 from videogpa.types import CONSISTENCY, Candidate, EvalRow, MetricValues, Prompt, Score
-from videogpa.weights import lora_folder, model_folder
+from videogpa.weights import EMBEDDED, LORA_PREFERRED_BY, lora_folder, model_folder
 
 SUMMARY = "summary.json"
 BETWEEN = "between_seeds.jsonl"
@@ -65,12 +66,14 @@ class Arm(BaseModel):
     """What draws an arm's videos; what is not given is the base's.
 
     lora: 'embedded', a folder or a file, drawn at `strength`; model: another model's folder (of another `family`);
-    best_of: of so many videos for every seed the best by the metric `best_by` is kept.
+    best_of: of so many videos for every seed the best by the metric `best_by` is kept. `trained_by` is the metric of
+    the pairs that the LoRA was trained on, by default what its training says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     lora: str | None = None
+    trained_by: str | None = None
     strength: float = 1.0
     model: str | None = None
     family: str | None = None
@@ -83,8 +86,9 @@ class EvaluateConfig(BaseModel):
 
     `arms` are those beside the base, by name. `comparisons` are (arm, against), by default every arm against the
     base. `primary` is the metric that decides, named before the data. `trained_by` is the metric whose preferences
-    trained the LoRAs. What trained or selected an arm may neither be its only judge nor the primary, unless
-    `allow_circular`. `truth` scores the true continuations, too, where prompts have them: the ceiling.
+    trained the LoRAs, all of them, beside what their trainings say. What trained or selected an arm may neither be its
+    only judge nor the primary, unless `allow_circular`. `truth` scores the true continuations, too, where prompts have
+    them: the ceiling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,6 +120,8 @@ def run(
             what trained or selected an arm would judge it, or the scores cannot be made (`score.check_needed`).
     """
     _check_arms(cfg)
+    arms = {name: _with_maker(arm) for name, arm in cfg.arms.items()}
+    cfg = cfg.model_copy(update={"arms": arms})
     worlds = {p.id: p.world for p in read_rows(prompts, Prompt) if p.status == "ok"}
     _check_judges(cfg, worlds)
     with open_artifact(
@@ -284,6 +290,7 @@ def circular(cfg: EvaluateConfig) -> dict[str, list[str]]:
     made = {
         name: {
             *_kin(cfg.trained_by if arm.lora is not None else None),
+            *_kin(arm.trained_by),
             *_kin(arm.best_by if arm.best_of > 1 else None),
         }
         for name, arm in cfg.arms.items()
@@ -376,6 +383,23 @@ def _row(name: str, arm: Arm, pool: Sequence[Candidate], scores: Mapping[str, Sc
             "metrics": found.metrics if isinstance(found, Score) else {},
         }
     )
+
+
+def _with_maker(arm: Arm) -> Arm:
+    """What trained its LoRA, as far as the training beside it tells."""
+    if arm.lora is None or arm.trained_by is not None:
+        return arm
+    if arm.lora == EMBEDDED:
+        return arm.model_copy(update={"trained_by": LORA_PREFERRED_BY})
+    # It loads what trains.
+    from videogpa.stages.train import SUMMARY as TRAINING
+
+    path = Path(arm.lora)
+    told = (path.parent if path.is_file() else path).parent / TRAINING
+    said = read_json(told) if told.exists() else {}
+    if not isinstance(said, dict) or not isinstance(maker := said.get("preferred_by"), str | None):
+        raise InputError(f"{told} is not what a training says of itself; move the LoRA elsewhere")
+    return arm.model_copy(update={"trained_by": maker})
 
 
 def _without_paths(cfg: EvaluateConfig) -> EvaluateConfig:

@@ -5,7 +5,6 @@ while it trains, `checkpoint.safetensors`. Of a model with two experts both are 
 folder of its own; `lora/` has a file for each.
 """
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from videogpa.artifact import CONFIG, MANIFEST, open_artifact, write_json_atomic
+from videogpa.artifact import MANIFEST, open_artifact, recorded, write_json_atomic
 from videogpa.dpo.checkpoint import Progression, set_weights
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.diffusion import side_errors
@@ -80,12 +79,17 @@ def run(
             cfg.held_out_fraction,
             cfg.seed,
         )
-        counts = {"pairs": len(training), "held_out_pairs": len(held_out), "licenses": licenses_of(pairs)}
+        counts = {
+            "pairs": len(training),
+            "held_out_pairs": len(held_out),
+            "preferred_by": recorded(pairs)["config"].get("metric"),
+            "licenses": licenses_of(pairs),
+        }
         if accelerator.is_main_process:
             # Whoever looks at a training under way wants to know them.
             write_json_atomic(out / SUMMARY, counts)
-        recorded = json.loads((out / CONFIG).read_text())["inputs"]
-        base_hash = "+".join(recorded[name] for name in ("model", "earlier") if name in recorded)
+        given = recorded(out)["inputs"]
+        base_hash = "+".join(given[name] for name in ("model", "earlier") if name in given)
         experts = experts_of(cfg.family, model)
         summaries = {}
         for number, expert in enumerate(experts):
