@@ -17,7 +17,7 @@ import typer
 
 HOME = Path(__file__).parent
 PAGES = (HOME.parent / "README.md", HOME.parent / "docs" / "results.md")
-DEMO = "embedded_demo_cpu2_2026-11-24.json"
+DEMO = "embedded_demo_cpu2_2026-11-28.json"
 REWARD = "reward_held_out_cpu2_2026-11-24/metrics.csv"
 PRIMARY = "primary_oracle_faulty_corpus_cpu2_2026-11-24.csv"
 PAIRS = "data_efficiency_cpu2_2026-11-28.csv"
@@ -59,16 +59,19 @@ def demo() -> Table:
     summary = json.loads((HOME / DEMO).read_text())
     found = {(c["arm"], c["against"], c["metric"]): c for c in summary["comparisons"]}
     shown = {
-        summary["primary"]: f"**`{summary['primary']}`**, ×10⁻⁵ (the primary; lower is better)",
+        summary["primary"]: f"**`{summary['primary']}`** (the primary; lower is better)",
+        "oracle_gradient_bias2": "`oracle_gradient_bias2`, ×10⁻⁵ (lower is better)",
         "oracle_bias2": "`oracle_bias2`, ×10⁻⁵ (lower is better)",
         "oracle_psnr": "`oracle_psnr`, dB",
         "oracle_ssim": "`oracle_ssim`",
         "oracle_warp": "`oracle_warp` (lower is better)",
         "oracle_flow_epe": "`oracle_flow_epe`, pixels (lower is better)",
+        "oracle_flow_bias2": "`oracle_flow_bias2`, pixels² (lower is better)",
         "perceptual_drift": "`perceptual_drift` (lower is better)",
         "depth_agreement": "`depth_agreement`",
         "consistency": "`consistency` (the score it was trained by)",
         "motion": "`motion` (to be kept)",
+        "dynamic_degree": "`dynamic_degree` (to be kept)",
         "sharpness": "`sharpness` (to be kept)",
     }
     rows = []

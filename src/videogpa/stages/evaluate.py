@@ -50,7 +50,7 @@ from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, protocol_hash
 from videogpa.statistics import LEVEL, POWER
 from videogpa.types import CONSISTENCY, Candidate, EvalRow, MetricValues, Prompt, Score
-from videogpa.weights import EMBEDDED, LORA_PREFERRED_BY, lora_folder, model_folder
+from videogpa.weights import lora_folder, model_folder
 
 SUMMARY = "summary.json"
 BETWEEN = "between_seeds.jsonl"
@@ -389,14 +389,13 @@ def _with_maker(arm: Arm) -> Arm:
     """What trained its LoRA, as far as the training beside it tells."""
     if arm.lora is None or arm.trained_by is not None:
         return arm
-    if arm.lora == EMBEDDED:
-        return arm.model_copy(update={"trained_by": LORA_PREFERRED_BY})
     # It loads what trains.
     from videogpa.stages.train import SUMMARY as TRAINING
 
-    path = Path(arm.lora)
-    told = (path.parent if path.is_file() else path).parent / TRAINING
-    said = read_json(told) if told.exists() else {}
+    path = lora_folder(arm.lora)
+    folder = path.parent if path.is_file() else path
+    told = next((file for file in (folder / TRAINING, folder.parent / TRAINING) if file.exists()), None)
+    said = read_json(told) if told else {}
     if not isinstance(said, dict) or not isinstance(maker := said.get("preferred_by"), str | None):
         raise InputError(f"{told} is not what a training says of itself; move the LoRA elsewhere")
     return arm.model_copy(update={"trained_by": maker})

@@ -13,8 +13,6 @@ GENERATOR_CLEAN = HERE / "generator_clean"
 GEOMETRY = HERE / "geometry"
 LORA = HERE / "lora"
 EMBEDDED = "embedded"
-LORA_PREFERRED_BY = "consistency"
-"""The metric of the pairs that the shipped LoRA was trained on."""
 MODELS = {EMBEDDED: GENERATOR, "embedded-clean": GENERATOR_CLEAN}
 
 
