@@ -92,6 +92,7 @@ def test_a_recipe_runs_from_prompts_to_report(tmp_path, name):
                     "sample": cfg.evaluate.sample.model_copy(update=small | {"candidates": 1}),
                     "score": judged,
                     "trained_by": None,
+                    "allow_circular": True,
                 }
             ),
         }
