@@ -4,11 +4,11 @@
 
 Every training seed draws its own prompts and candidates; all arms of a seed train on as much. Held-out prompts and
 their noise are the same for all arms. The primary was chosen before (`benchmarks/primary_oracle.py`). Five evaluations:
-static scenes by their truth, the same with six sampler steps instead of eight, which is the base's best number by the
-primary, and scenes with a moving body; some static ones, and captions alone, which have no truth, with structure from
-motion, a geometry that trained no arm. The CSV has a row for every comparison and metric of every training seed, and
-one over all seeds, whose interval resamples prompts. Finished parts of the work folder are kept; the same arms give the
-same LoRAs in another run.
+static scenes by their truth, the same with six sampler steps instead of eight, the base's best number by the primary of
+those that keep its sharpness, and scenes with a moving body; some static ones, and captions alone, which have no truth,
+with structure from motion, a geometry that trained no arm. The CSV has a row for every comparison and metric of every
+training seed, and one over all seeds, whose interval resamples prompts. Finished parts of the work folder are kept; the
+same arms give the same LoRAs in another run.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -130,7 +130,7 @@ def primary() -> Table:
         "sharpened": "sharpened by a tenth",
         "stretched": "4 % more contrast",
         "smoothed": "a fifth from the frames around",
-        "all of 6 steps": "both of 6 sampler steps",
+        "all of 6 steps": "the last two, of 6 sampler steps",
         "slowed": "a tenth slower",
         "frozen": "last third frozen",
         "dpo_random": "DPO on shuffled labels",
@@ -213,7 +213,7 @@ def rounds() -> Table:
     metrics = {name: label for name, label in BY_ROUND.items() if any(name in key for key in rows)}
     later = sorted({arm for arm, *_ in rows if arm.startswith("dpo_round_")})
     names = {"dpo": "one round"} | {arm: f"{arm.removeprefix('dpo_round_')} rounds" for arm in later}
-    names |= {"longer": f"one round of {len(later) + 1} times the steps"}
+    names |= {"longer": f"one round of up to {len(later) + 1} times the steps"}
     shown = [(arm, "base") for arm in names] + list(zip(later, ["dpo", *later], strict=False))
     shown += [(later[-1], "longer")]
     body = []

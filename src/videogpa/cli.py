@@ -720,7 +720,10 @@ def evaluate(
         list[str] | None, typer.Option(help="ARM:AGAINST, repeatable; by default every arm against the base")
     ] = None,
     primary: Annotated[str | None, typer.Option(help="the metric that decides")] = None,
-    trained_by: Annotated[str | None, typer.Option(help="the metric that made the LoRAs' pairs")] = None,
+    trained_by: Annotated[
+        str | None,
+        typer.Option(help="the metric that made the LoRAs' pairs, where their trainings do not say it"),
+    ] = None,
     allow_circular: Annotated[
         bool, typer.Option("--allow-circular", help="let what made an arm judge it; the results say so")
     ] = False,

@@ -52,8 +52,8 @@ def unexplained(videos: Videos, truth: Truth) -> float:
     """Share of the energy of the truth's gradients that what the seeds have in common does not explain, in [0, 1].
 
     Explained is the best mix, by least squares, of the common gradients as they are, blurred over 3×3 pixels and
-    averaged over the frames before and after. So nothing is gained by what a filter could do to any video (more
-    contrast, sharpening, a light blur, smoothing in time) and, as all products are of two seeds, by less spread. It is
+    averaged over the frames before and after. So little is gained by what a filter could do to any video (contrast,
+    sharpening, a light blur, smoothing in time) and, as all products are of two seeds, nothing by less spread. It is
     one less the multiple coherence (Bendat and Piersol, Random Data, chapter 7). Of all measures tried the one by which
     cheats gain least (`benchmarks/primary_oracle.py`), hence the primary one.
 
