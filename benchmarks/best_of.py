@@ -35,7 +35,15 @@ from videogpa.types import Candidate, MetricValues, Prompt, Score
 from videogpa.video_io import read_video
 from videogpa.world.truth import true_continuation
 
-LABELS = ("consistency", "depth_agreement", "paper_reward", "epipolar", "oracle_warp", "oracle_psnr")
+LABELS = (
+    "edge_agreement",
+    "consistency",
+    "depth_agreement",
+    "paper_reward",
+    "epipolar",
+    "oracle_warp",
+    "oracle_psnr",
+)
 SINGLE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness", "motion")
 TOGETHER = ("oracle_bias2", "oracle_gradient_bias2")
 PRIMARY = "oracle_unexplained"

@@ -33,7 +33,7 @@ from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
 from videogpa.weights import model_folder
 
-OURS, PAPER, EPIPOLAR = "consistency", "paper_reward", "epipolar"
+OURS, CONSISTENCY, PAPER, EPIPOLAR = "edge_agreement", "consistency", "paper_reward", "epipolar"
 PRIMARY = "oracle_unexplained"
 
 
@@ -53,6 +53,7 @@ SHUFFLED, SFT = {"labels": "shuffled"}, {"objective": "sft"}
 ARMS = {
     "ours": Training(),
     "ours_shuffled": Training(changes=SHUFFLED),
+    "consistency": Training(CONSISTENCY),
     "paper": Training(PAPER),
     "paper_shuffled": Training(PAPER, SHUFFLED),
     "epipolar": Training(EPIPOLAR),
@@ -65,7 +66,7 @@ ARMS = {
     "sft_chosen": Training(changes=SFT),
     "sft_random": Training(changes=SFT | SHUFFLED),
 }
-STRONGER = {"paper_1.6": ("paper", 1.6), "epipolar_1.8": ("epipolar", 1.8)}
+STRONGER = {"paper_1.2": ("paper", 1.2), "epipolar_1.4": ("epipolar", 1.4)}
 """LoRAs of other arms, drawn so strongly that seeds differ as little as by ours: as large a dose."""
 AGAINST = (
     *((arm, BASE) for arm in (*ARMS, *STRONGER)),
@@ -74,7 +75,8 @@ AGAINST = (
 )
 TRUE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness", "dynamic_degree")
 JUDGED = (
-    "consistency",
+    CONSISTENCY,
+    OURS,
     "depth_agreement",
     "perceptual_drift",
     "motion_smoothness",
@@ -82,7 +84,7 @@ JUDGED = (
     "motion",
     "dynamic_degree",
 )
-MAIN = ("ours", "ours_shuffled", "paper", "margin_weighted")
+MAIN = ("ours", "ours_shuffled", "consistency", "paper")
 """The arms that are also measured with six steps, on moving scenes, on captions alone and by geometry."""
 
 
@@ -175,7 +177,7 @@ def scored_candidates(
     home = folder / f"shared_{shared_noise}" if shared_noise else folder
     drawn = recipe(seed).sample.model_copy(update={"model": model, "shared_noise": shared_noise})
     candidates = sample.run(drawn, asked, home / "candidates", workers=workers)
-    judge = ScoreConfig(geometry="embedded", metrics=(OURS, PAPER, EPIPOLAR, "motion"))
+    judge = ScoreConfig(geometry="embedded", metrics=(OURS, CONSISTENCY, PAPER, EPIPOLAR, "motion"))
     return candidates, score.run(judge, candidates, home / "scores", workers=workers)
 
 

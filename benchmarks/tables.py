@@ -257,6 +257,7 @@ LABELS = {
     "base": "base",
     "ours": "**ours**",
     "ours_shuffled": "ours, labels shuffled",
+    "consistency": "`consistency`",
     "paper": "the paper's reward",
     "paper_shuffled": "the paper's, labels shuffled",
     "epipolar": "epipolar reward",
@@ -266,8 +267,8 @@ LABELS = {
     "shared_noise": "ours, half the noise shared",
     "margin_weighted": "ours, weighted by margin",
     "best_worst": "ours, best against worst",
-    "paper_1.6": "the paper's, 1.6 times as strong",
-    "epipolar_1.8": "epipolar, 1.8 times as strong",
+    "paper_1.2": "the paper's, 1.2 times as strong",
+    "epipolar_1.4": "epipolar, 1.4 times as strong",
     "sft_chosen": "SFT on chosen",
     "sft_random": "SFT on random samples",
 }

@@ -305,7 +305,9 @@ def test_an_evaluation_of_best_of_and_a_lora(videogpa, tmp_path):
         ("half", "base_best_of_2"),
     }
     assert summary["primary"] == summary["comparisons"][0]["metric"] == "oracle_flow_bias2"
-    assert summary["circular"] == {arm: ["consistency", "cross_view"] for arm in ("half", "base_best_of_2")}
+    assert summary["circular"] == {
+        arm: ["consistency", "cross_view", "edge_agreement"] for arm in ("half", "base_best_of_2")
+    }
     arms = json.loads((tmp_path / "o/config.json").read_text())["config"]["arms"]
     assert (arms["half"]["strength"], arms["base_best_of_2"]["best_of"]) == (0.5, 2)
     code, _, err = videogpa(*arguments, "--trained-by", "oracle_flow_bias2")

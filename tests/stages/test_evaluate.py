@@ -192,9 +192,9 @@ def test_what_made_an_arm_does_not_judge_it():
     }
     cfg = CFG.model_copy(update={"arms": arms, "trained_by": "consistency"})
     assert circular(cfg) == {
-        "dpo": ["consistency", "cross_view"],
+        "dpo": ["consistency", "cross_view", "edge_agreement"],
         "best": ["depth_agreement"],
-        "both": ["consistency", "cross_view", "mvcs"],
+        "both": ["consistency", "cross_view", "edge_agreement", "mvcs"],
     }
 
 
@@ -394,7 +394,7 @@ def test_what_made_an_arm_may_not_be_its_only_judge_unless_that_is_said(inputs, 
     allowed = alone.model_copy(update=selected | {"allow_circular": True})
     summary = json.loads((run(allowed, world, tmp_path / "out") / "summary.json").read_text())
     assert summary["allow_circular"] is True
-    assert summary["circular"] == {"best": ["consistency", "cross_view"]}
+    assert summary["circular"] == {"best": ["consistency", "cross_view", "edge_agreement"]}
     assert summary["truth"] == {}
     assert (tmp_path / "out" / "between_seeds.jsonl").read_text() == ""
 

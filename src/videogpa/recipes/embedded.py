@@ -8,17 +8,17 @@ from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
 
+REWARD = "edge_agreement"
+
 
 def recipe(seed: int = 0) -> RunConfig:
-    """DPO on our consistency score, and the same training on shuffled labels as its control.
+    """DPO by how well edges agree between frames, and the same training on shuffled labels as its control.
 
     `seed` decides the candidates' noise and the training; the evaluation is the same for every seed.
     """
     drawn = SampleConfig(candidates=6, seed=seed, steps=8, previews=False)
     # What pairs need; held-out videos are measured by everything.
-    score = ScoreConfig(
-        geometry="embedded", metrics=("consistency", "depth_agreement", "motion", "sharpness")
-    )
+    score = ScoreConfig(geometry="embedded", metrics=(REWARD, "consistency", "motion", "sharpness"))
     dpo = TrainConfig(
         objective="dpo",
         beta=2000.0,
@@ -36,13 +36,15 @@ def recipe(seed: int = 0) -> RunConfig:
         held_out_prompts=WorldPrompts(split="held_out", count=48),
         sample=drawn,
         score=score,
-        pair=PairConfig(pairs_per_prompt=8, reuse_candidates=True, motion_match=0.15, least_motion=0.95),
+        pair=PairConfig(
+            metric=REWARD, pairs_per_prompt=8, reuse_candidates=True, motion_match=0.15, least_motion=0.95
+        ),
         trainings={"dpo": dpo, "dpo_random": dpo.model_copy(update={"labels": "shuffled"})},
         evaluate=EvaluateConfig(
             sample=drawn.model_copy(update={"candidates": 2, "seed": 1_000, "keep_latents": False}),
             score=ScoreConfig(geometry="embedded"),
             comparisons=(("dpo", "base"), ("dpo", "dpo_random"), ("dpo_random", "base")),
             primary="oracle_unexplained",
-            trained_by="consistency",
+            trained_by=REWARD,
         ),
     )

@@ -58,8 +58,8 @@ EXTERNAL = "external"
 """The folder of the tables that other tools' numbers came in, as they were given."""
 ARM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,63}"
 """Of paths and addresses of pages, too."""
-KIN = {"consistency", "cross_view"}
-"""One measures by the other: neither judges what the other made."""
+KIN = {"consistency", "cross_view", "edge_agreement"}
+"""They warp the same pictures by the same geometry: none judges what another made."""
 
 
 class Arm(BaseModel):
