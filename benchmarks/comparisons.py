@@ -15,13 +15,16 @@ from videogpa.types import EvalRow, Score
 RESAMPLES, SEED = 10_000, 0
 ALL = "all"
 """In the place of a training seed: all of them together, whose interval resamples prompts."""
+FAULTLESS = "faultless"
+"""The base before it learnt from clips with faults: what undoing them all would bring."""
+UNTRAINED = (BASE, TRUTH, FAULTLESS)
 SEEDS_APART = 1_000
 """More than any arm has seeds of a prompt."""
 
 
 def of_seed(arm: str, seed: int) -> str:
-    """The name of a training seed's arm; the base has none."""
-    return arm if arm in (BASE, TRUTH) else f"{arm}_{seed}"
+    """The name of a training seed's arm; what was not trained here has none."""
+    return arm if arm in UNTRAINED else f"{arm}_{seed}"
 
 
 def table(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from comparisons import of_seed, table, values_of, write
+from comparisons import FAULTLESS, of_seed, table, values_of, write
 
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows
@@ -69,7 +69,7 @@ ARMS = {
 STRONGER = {"paper_1.2": ("paper", 1.2), "epipolar_1.4": ("epipolar", 1.4)}
 """LoRAs of other arms, drawn so strongly that seeds differ as little as by ours: as large a dose."""
 AGAINST = (
-    *((arm, BASE) for arm in (*ARMS, *STRONGER)),
+    *((arm, BASE) for arm in (*ARMS, *STRONGER, FAULTLESS)),
     *(("ours", arm) for arm in (*ARMS, *STRONGER) if arm != "ours"),
     ("paper", "paper_shuffled"),
 )
@@ -113,16 +113,18 @@ def main(
                 every[of_seed(name, seed)] = Arm(
                     lora=str(of[weaker]), trained_by=ARMS[weaker].reward, strength=strength
                 )
+    for some in (every, few):
+        some[FAULTLESS] = Arm(model="embedded-clean")
     held = WorldPrompts(split="held_out", count=held_out)
-    dynamic, some = held.model_copy(update={"dynamic": True}), held.model_copy(update={"count": judged})
-    captions = some.model_copy(update={"text_only": True})
+    dynamic, first = held.model_copy(update={"dynamic": True}), held.model_copy(update={"count": judged})
+    captions = first.model_copy(update={"text_only": True})
     truth, geometry = ScoreConfig(metrics=TRUE), ScoreConfig(geometry="sfm", metrics=JUDGED)
     drawn = SampleConfig(model=model, candidates=2, seed=1_000, steps=8, keep_latents=False, previews=False)
     plans = {
         "static": (held, every, drawn, truth),
         "static, six steps": (held, few, drawn.model_copy(update={"steps": 6}), truth),
         "dynamic": (dynamic, few, drawn, truth),
-        "static by geometry": (some, few, drawn, geometry),
+        "static by geometry": (first, few, drawn, geometry),
         "captions": (captions, few, drawn, geometry),
     }
     rows = []

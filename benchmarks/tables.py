@@ -271,10 +271,11 @@ LABELS = {
     "epipolar_1.4": "epipolar, 1.4 times as strong",
     "sft_chosen": "SFT on chosen",
     "sft_random": "SFT on random samples",
+    "faultless": "the base before it saw faults",
 }
 AGAINST_BASE = [(arm, "base") for arm in LABELS if arm != "base"]
 AGAINST_OURS = [
-    *(("ours", arm) for arm in LABELS if arm not in ("base", "ours")),
+    *(("ours", arm) for arm in LABELS if arm not in ("base", "ours", "faultless")),
     ("paper", "paper_shuffled"),
 ]
 BY_TRUTH = {
