@@ -14,7 +14,7 @@ def recipe() -> RunConfig:
             "train_prompts": WorldPrompts(split="train", count=5),
             "held_out_prompts": WorldPrompts(split="held_out", count=2),
             "sample": full.sample.model_copy(update={"candidates": 3, "steps": 2, "frames": 5}),
-            "pair": PairConfig(),
+            "pair": PairConfig(metric=embedded.REWARD),
             "trainings": {
                 arm: training.model_copy(
                     update={
