@@ -109,7 +109,7 @@ def test_a_pilot_keeps_what_a_row_costs():
     assert (small.train_prompts.count, small.held_out_prompts.count) == (2, 2)
     assert small.sample == cfg.sample
     assert small.evaluate == cfg.evaluate
-    assert small.pair == PairConfig(pairs_per_prompt=8, reuse_candidates=True)
+    assert small.pair == PairConfig(metric=cfg.pair.metric, pairs_per_prompt=8, reuse_candidates=True)
     assert small.trainings["dpo"].batch_pairs == cfg.trainings["dpo"].batch_pairs
     assert small.trainings["dpo"].steps == plan.STEPS
     source = cfg.model_copy(update={"train_prompts": (FilePrompts(), Path("prompts.txt"))})

@@ -7,6 +7,7 @@ import os
 import time
 
 from tests.hardness.commands import LONG, contents, differences
+from videogpa.recipes.embedded import recipe
 
 RUN = ["run", "tests.hardness.tiny", "--workers", "1", "--out", "run"]
 YEARS = 365 * 24 * 3600
@@ -23,7 +24,7 @@ def at_work(commands, folder, command, until: str, faults):
 
 def test_results_do_not_depend_on_the_time_of_day(commands, finished, tmp_path):
     scores = ["score-candidates", finished / "candidates", "--workers", "1", "--out", "scores"]
-    for metric in ("consistency", "depth_agreement", "motion", "sharpness"):
+    for metric in recipe().score.metrics:
         scores += ["--metric", metric]
     command, out, until = (RUN, "run", "pairs/manifest.json") if LONG else (scores, "scores", "rows.jsonl")
     at_work(commands, tmp_path, command, f"{out}/{until}", [("clock_jumps", -3600)]).kill()

@@ -18,6 +18,7 @@ import pytest
 
 from tests.hardness.commands import Command, contents, differences
 from tests.hardness.test_kills import STAGES, TRAINING, undisturbed  # noqa: F401  (a fixture)
+from videogpa.recipes.embedded import REWARD
 
 FILLS = int(os.environ.get("HARDNESS_DISKS", "0"))
 SEED = int(os.environ.get("HARDNESS_SEED", str(time.time_ns())))
@@ -111,7 +112,7 @@ def test_a_disk_that_takes_no_writes_is_named(commands, finished, tmp_path):
         line = the_one_line(commands.start(["pair", fixed / "run/scores", "--out", fixed / "pairs"]))
         assert f"the disk {fixed}: Read-only file system" in line
         # What is only read may lie there.
-        commands.run(["pair", fixed / "run/scores", "--out", tmp_path / "pairs"])
+        commands.run(["pair", fixed / "run/scores", "--reward", REWARD, "--out", tmp_path / "pairs"])
         assert differences(contents(tmp_path / "pairs"), contents(finished / "pairs")) == []
 
 
