@@ -198,7 +198,7 @@ def best_of() -> Table:
         name: label for name, label in (BY_TRUTH | {"motion": "motion"}).items() if (8, OURS, name) in rows
     }
     shown = [(size, OURS) for size in sorted({size for size, *_ in rows})]
-    shown += [(8, by) for by in JUDGES if by != OURS]
+    shown += [(8, by) for by in JUDGES if by != OURS and any((8, by) == key[:2] for key in rows)]
     body = []
     for size, by in shown:
         # What is kept of many pools is a mean: the share of prompts that it is better for.
@@ -233,6 +233,7 @@ def rounds() -> Table:
 
 OURS = "consistency"
 JUDGES = {
+    "edge_agreement": "**`edge_agreement`**",
     OURS: "**`consistency`**",
     "depth_agreement": "depth agreement",
     "paper_reward": "the paper's reward",
