@@ -8,7 +8,7 @@ static scenes by their truth, the same with six sampler steps instead of eight, 
 those that keep its sharpness, and scenes with a moving body; some static ones, and captions alone, which have no truth,
 with structure from motion, a geometry that trained no arm. The CSV has a row for every comparison and metric of every
 training seed, and one over all seeds, whose interval resamples prompts. Finished parts of the work folder are kept; the
-same arms give the same LoRAs in another run.
+same arms give the same LoRAs in another run. Beside the arms stands the base before it saw clips with faults.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -113,8 +113,8 @@ def main(
                 every[of_seed(name, seed)] = Arm(
                     lora=str(of[weaker]), trained_by=ARMS[weaker].reward, strength=strength
                 )
-    for some in (every, few):
-        some[FAULTLESS] = Arm(model="embedded-clean")
+    for measured in (every, few):
+        measured[FAULTLESS] = Arm(model="embedded-clean")
     held = WorldPrompts(split="held_out", count=held_out)
     dynamic, first = held.model_copy(update={"dynamic": True}), held.model_copy(update={"count": judged})
     captions = first.model_copy(update={"text_only": True})

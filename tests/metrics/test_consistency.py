@@ -1,5 +1,4 @@
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -13,14 +12,6 @@ from videogpa.metrics.base import Clip
 
 def score(geometry, frames=None) -> float:
     return consistency.measure(as_clip(geometry, frames))
-
-
-@pytest.mark.parametrize("size", [(32, 32), (48, 48), (64, 96)])
-@pytest.mark.parametrize("spoil", [scenes.jitter, scenes.wobble])
-def test_falls_strictly_as_the_pictures_disagree_more(spoil, size):
-    clip = rendered(3, 5, *size)
-    values = [score(exact(clip), spoil(clip, s)) for s in (0, 0.5, 1, 2, 4)]
-    assert all(a > b for a, b in pairwise(values))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

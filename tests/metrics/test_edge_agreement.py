@@ -1,5 +1,4 @@
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -15,15 +14,6 @@ from videogpa.metrics.edge_agreement import pair_weights
 
 def score(geometry, frames=None) -> float:
     return edge_agreement.measure(as_clip(geometry, frames))
-
-
-@pytest.mark.parametrize("size", [(32, 32), (48, 48), (64, 96)])
-@pytest.mark.parametrize("spoil", [scenes.jitter, scenes.wobble])
-def test_falls_strictly_as_the_pictures_disagree_more(spoil, size):
-    clip = rendered(3, 5, *size)
-    values = [score(exact(clip), spoil(clip, s)) for s in (0, 0.5, 1, 2, 4)]
-    assert values[0] > 0.8
-    assert all(a > b for a, b in pairwise(values))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -112,3 +102,17 @@ def test_a_clip_without_edges_cannot_be_judged():
     geometry = prediction()
     with pytest.raises(CannotJudge, match="no edges"):
         score(geometry, torch.full_like(geometry.images, 0.5))
+
+
+def test_unknown_depth_is_not_judged():
+    geometry = prediction(3)
+    depth = geometry.depth.clone()
+    depth[:, :10] = 0
+    depth[:, 10:14] = torch.nan
+    assert score(replace(geometry, depth=depth)) == pytest.approx(score(geometry), abs=0.03)
+
+
+def test_edges_that_contradict_each_other_are_worth_nothing():
+    geometry = prediction(3, 2)
+    inverted = torch.stack([geometry.images[0], 1 - geometry.images[1]])
+    assert score(geometry, inverted) == 0

@@ -1,8 +1,9 @@
 """Whether the edges that one frame shows lie where the other frames say they do: what preferences are made of.
 
-Of two videos of one prompt it tells the nearer to the truth more often than what compares colours (`docs/results.md`):
-where a video breaks, edges are in the wrong place; flat areas agree whatever happens. The first frame counts as much as
-all others together: where it is given, as in image-to-video, it alone is known to be right. As a judge of single clips
+Where a video breaks, edges are in the wrong place; flat areas agree whatever happens. What a prompt's videos have in
+common comes nearer to the truth when they are chosen by this than by any comparison of colours that was tried; single
+videos' squared errors fall a little more by `consistency` (`docs/log.md`). The first frame counts as much as all others
+together: where it is given, as in image-to-video, it alone is known to be right. As a judge of single clips
 `consistency` is the better one: blur raises a correlation.
 """
 
@@ -22,7 +23,7 @@ from videogpa.metrics.cross_view import OCCLUSION, SMALLEST_COVERAGE, coverage, 
 from videogpa.metrics.warping import field_of, see, sources_of
 
 HIGHER_IS_BETTER = True
-UNIT = "correlation"
+UNIT = "share"
 SOURCE = (
     "gradient correlation (Penney et al., IEEE TMI 1998) of frames warped by depth and poses; this project"
 )
@@ -35,7 +36,7 @@ geometry allow, as with `cross_view.SHIFT`."""
 
 def measure(clip: Clip) -> float:
     """Correlation of the luma's gradients in all pairs of frames, one warped onto the other, less what repeated frames
-    cost (`consistency`); at most 1.
+    cost (`consistency`), in [0, 1]; below 0 is 0.
 
     Pairs weigh the more, the further they are apart, and those with the first frame as much as all others together.
     Moving bodies, hidden surfaces and pairs between which nothing moves are left out; surfaces are fused over all
@@ -45,7 +46,7 @@ def measure(clip: Clip) -> float:
         CannotJudge: no geometry, fewer than two frames, no camera motion, no edges, or too little of the clip is seen
             by two frames.
     """
-    return less_repeats(_correlation(prepared(geometry_of(clip))), clip.frames)
+    return less_repeats(max(0.0, _correlation(prepared(geometry_of(clip)))), clip.frames)
 
 
 def _correlation(prediction: GeometryPrediction) -> float:
@@ -59,7 +60,7 @@ def _correlation(prediction: GeometryPrediction) -> float:
         views = see(field, target, sources)
         seen = views.inside & (views.depth_gap < OCCLUSION) & moved(views)[:, None, None]
         judged.append(seen.any(0))
-        confidence = (views.values[:, 1] * field.maps[target, 1]).sqrt()
+        confidence = (views.values[:, 1] * field.maps[target, 1]).clamp_min(0).sqrt()
         weight = confidence.new_tensor(pair_weights(target, sources, frames))
         edges, known = _gradients(views.values[:, 0], seen, reach)
         own, _ = _gradients(field.maps[target : target + 1, 0], seen[:1], reach)
@@ -81,7 +82,7 @@ def _correlation(prediction: GeometryPrediction) -> float:
 
 def pair_weights(target: int, sources: Sequence[int], frames: int) -> list[float]:
     """What a target frame and its sources count as pairs: the frames between them, and those with the first frame so
-    much more that they weigh as much as all others.
+    much more that they weigh as much as all others (nearly, where a long clip's sources are thinned).
     """
     first = max(1.0, (frames - 2) / 3)
     return [abs(source - target) * (first if 0 in (source, target) else 1.0) for source in sources]
