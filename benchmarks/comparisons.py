@@ -17,7 +17,9 @@ ALL = "all"
 """In the place of a training seed: all of them together, whose interval resamples prompts."""
 FAULTLESS = "faultless"
 """The base before it learnt from clips with faults: what undoing them all would bring."""
-UNTRAINED = (BASE, TRUTH, FAULTLESS)
+SIX_STEPS = "six_steps"
+"""The base's videos of six sampler steps: of what gains without any training, the best that keeps sharpness."""
+UNTRAINED = (BASE, TRUTH, FAULTLESS, SIX_STEPS)
 SEEDS_APART = 1_000
 """More than any arm has seeds of a prompt."""
 

@@ -8,7 +8,8 @@ static scenes by their truth, the same with six sampler steps instead of eight, 
 those that keep its sharpness, and scenes with a moving body; some static ones, and captions alone, which have no truth,
 with structure from motion, a geometry that trained no arm. The CSV has a row for every comparison and metric of every
 training seed, and one over all seeds, whose interval resamples prompts. Finished parts of the work folder are kept; the
-same arms give the same LoRAs in another run. Beside the arms stands the base before it saw clips with faults.
+same arms give the same LoRAs in another run. Beside the arms stand the base with six steps and as it was before it saw
+clips with faults.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from comparisons import FAULTLESS, of_seed, table, values_of, write
+from comparisons import FAULTLESS, SIX_STEPS, of_seed, table, values_of, write
 
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows
@@ -69,8 +70,8 @@ ARMS = {
 STRONGER = {"paper_1.2": ("paper", 1.2), "epipolar_1.4": ("epipolar", 1.4)}
 """LoRAs of other arms, drawn so strongly that seeds differ as little as by ours: as large a dose."""
 AGAINST = (
-    *((arm, BASE) for arm in (*ARMS, *STRONGER, FAULTLESS)),
-    *(("ours", arm) for arm in (*ARMS, *STRONGER) if arm != "ours"),
+    *((arm, BASE) for arm in (*ARMS, *STRONGER, SIX_STEPS, FAULTLESS)),
+    *(("ours", arm) for arm in (*ARMS, *STRONGER, SIX_STEPS) if arm != "ours"),
     ("paper", "paper_shuffled"),
 )
 TRUE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness", "dynamic_degree")
@@ -127,19 +128,21 @@ def main(
         "static by geometry": (first, few, drawn, geometry),
         "captions": (captions, few, drawn, geometry),
     }
-    rows = []
+    found, primaries = {}, {}
     for scenes, (asked, measured, sampler, judge) in plans.items():
         home = out / scenes.replace(",", "").replace(" ", "_")
-        cfg = EvaluateConfig(
-            sample=sampler,
-            score=judge,
-            arms=measured,
-            primary=None if asked.text_only else PRIMARY,
-        )
+        primaries[scenes] = None if asked.text_only else PRIMARY
+        cfg = EvaluateConfig(sample=sampler, score=judge, arms=measured, primary=primaries[scenes])
         folder = evaluate.run(
             cfg, prompts.run_world(asked, home / "prompts"), home / "evaluation", workers=workers
         )
-        rows += [{"scenes": scenes, **row} for row in table(values_of(folder), AGAINST, seeds, cfg.primary)]
+        found[scenes] = values_of(folder)
+    found["static"][SIX_STEPS] = found["static, six steps"][BASE]
+    rows = [
+        {"scenes": scenes, **row}
+        for scenes, values in found.items()
+        for row in table(values, AGAINST, seeds, primaries[scenes])
+    ]
     write(rows, result or out / "gain")
 
 

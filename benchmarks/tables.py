@@ -273,6 +273,7 @@ LABELS = {
     "epipolar_1.4": "epipolar, 1.4 times as strong",
     "sft_chosen": "SFT on chosen",
     "sft_random": "SFT on random samples",
+    "six_steps": "the base with six sampler steps",
     "faultless": "the base before it saw faults",
 }
 AGAINST_BASE = [(arm, "base") for arm in LABELS if arm != "base"]
