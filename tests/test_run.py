@@ -45,6 +45,7 @@ def test_run_ends_with_everything(undisturbed):
         *(
             "win_rate_ci95",
             "p",
+            "rank_biserial",
             "holm_p",
             "mde",
             "headroom_share",

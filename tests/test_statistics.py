@@ -9,6 +9,7 @@ from videogpa.statistics import (
     cluster_means,
     holm,
     minimum_detectable_effect,
+    rank_biserial,
     ratio_interval,
     wilcoxon_p,
     wins,
@@ -81,6 +82,19 @@ def test_wilcoxon_does_not_mind_which_side_is_which(differences):
     p = wilcoxon_p(differences)
     assert p == pytest.approx(wilcoxon_p(-differences))
     assert 0 < p <= 1
+
+
+def test_ranks_point_where_most_of_the_larger_differences_do():
+    assert rank_biserial(np.array([2.0, -1.0, 0.0])) == pytest.approx(1 / 3)
+    assert rank_biserial(np.array([3.0, 3.0])) == 1.0
+    assert rank_biserial(np.zeros(2)) == 0.0
+
+
+@given(numbers)
+def test_ranks_turn_round_with_their_numbers(differences):
+    found = rank_biserial(differences)
+    assert -1 <= found <= 1
+    assert rank_biserial(-differences) == pytest.approx(-found)
 
 
 def test_holm_as_worked_out_by_hand():

@@ -1295,10 +1295,9 @@ def _arms(loras: list[str], models: list[str], best_of: list[str], best_by: str)
         name, _, count = entry.rpartition("=")
         if not count.isdecimal() or int(count) < 2 or name not in ("", BASE, *arms):
             raise InputError(f"--best-of '{entry}': give N or NAME=N, N at least 2, NAME that of another arm")
-        drawn = arms.get(name, Arm())
-        arms[f"{name or BASE}_best_of_{count}"] = drawn.model_copy(
-            update={"best_of": int(count), "best_by": best_by}
-        )
+        drawn, chosen = arms.get(name, Arm()), f"{name or BASE}_best_of_{count}"
+        _require_new(chosen, arms)
+        arms[chosen] = drawn.model_copy(update={"best_of": int(count), "best_by": best_by})
     return arms
 
 

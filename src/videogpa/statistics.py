@@ -72,6 +72,20 @@ def wilcoxon_p(differences: PerCluster) -> float:
     return float(stats.wilcoxon(differences).pvalue)
 
 
+def rank_biserial(differences: PerCluster) -> float:
+    """Which way Wilcoxon's signed ranks point, and how far: ranks of gains less ranks of losses, of all, in [-1, 1].
+
+    Zeros are dropped, ties share their rank; 0 where all are 0.
+
+    Source: Kerby, The simple difference formula, 2014.
+    """
+    found = differences[differences != 0]
+    if not len(found):
+        return 0.0
+    ranks = stats.rankdata(abs(found))
+    return float((np.sign(found) * ranks).sum() / ranks.sum())
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p values corrected for there being so many of them, in their order; below a level, the chance of any false
     finding is below it, however the tests depend on each other.

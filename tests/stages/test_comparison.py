@@ -66,6 +66,19 @@ def test_every_prompt_counts_once():
     assert (found["n"], found["prompts"]) == (3, 2)
 
 
+def test_a_few_large_gains_do_not_outvote_many_small_losses():
+    """By the mean the arm is better, by signed ranks worse."""
+    base = dict.fromkeys([(f"p{i:03d}", 0) for i in range(100)], 0.0)
+    arm = {key: 1 + i / 20 if i < 20 else -0.05 - i / 1000 for i, key in enumerate(base)}
+    guards = {name: dict.fromkeys(base, 0.1) for name in ("sharpness", "dynamic_degree")}
+    values = {"base": {"oracle_psnr": base} | guards, "dpo": {"oracle_psnr": arm} | guards}
+    found = compare(values, [("dpo", "base")], primary="oracle_psnr", resamples=500, seed=0)[0]
+    assert found["ci95"][0] > 0
+    assert found["holm_p"] < 0.05
+    assert found["rank_biserial"] < 0
+    assert found["verdict"] == "unclear"
+
+
 def test_there_is_no_share_of_headroom_where_the_truth_was_mostly_not_found():
     values = {
         "base": {"oracle_warp": {key: 1 + 0.01 * i for i, key in enumerate(VIDEOS)}},

@@ -191,11 +191,15 @@ def test_what_made_an_arm_does_not_judge_it():
         "other": Arm(model="elsewhere"),
     }
     cfg = CFG.model_copy(update={"arms": arms, "trained_by": "consistency"})
+    surfaces = ["alignment", "depth_agreement", "mvcs", "mvcs_published", "normal_agreement"]
     assert circular(cfg) == {
         "dpo": ["consistency", "cross_view", "edge_agreement"],
-        "best": ["depth_agreement"],
-        "both": ["consistency", "cross_view", "edge_agreement", "mvcs"],
+        "best": surfaces,
+        "both": sorted(["consistency", "cross_view", "edge_agreement", *surfaces]),
     }
+    # Without any LoRA it can only be about the models: one may have been merged into them.
+    alone = cfg.model_copy(update={"arms": {"other": arms["other"]}})
+    assert circular(alone) == {"other": ["consistency", "cross_view", "edge_agreement"]}
 
 
 def test_the_protocol_covers_what_decides_the_figures_and_not_the_arms():
@@ -359,6 +363,8 @@ def test_folders_are_compared_by_content(inputs, evaluated, tmp_path):
     [
         ({"comparisons": (("sft", "base"),)}, "unknown arm 'sft'"),
         ({"comparisons": (("dpo", "truth"),)}, "unknown arm 'truth'"),
+        ({"comparisons": (("dpo", "base"), ("dpo", "base"))}, "'dpo' and 'base' are compared twice"),
+        ({"comparisons": (("dpo", "base"), ("base", "dpo"))}, "'base' and 'dpo' are compared twice"),
         ({"arms": {"base": Arm()}}, "cannot be called 'base'"),
         ({"arms": {"truth": Arm()}}, "cannot be called 'truth'"),
         ({"arms": {"a/b": Arm()}}, "cannot be called 'a/b'"),
@@ -379,6 +385,24 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(inputs, tmp
     with pytest.raises(InputError, match=message):
         run(cfg.model_copy(update=change), world, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("metric", ["oracle_psnr", "normal_agreement"])
+def test_what_cannot_be_measured_here_decides_nothing(inputs, tmp_path, metric):
+    """Captions alone have no truth, and structure from motion gives no normals."""
+    cfg, _ = inputs
+    world = prompts.run_world(WorldPrompts(split="held_out", count=1, text_only=True), tmp_path / "prompts")
+    judges = ScoreConfig(geometry="sfm", metrics=("consistency", "motion", "sharpness", metric))
+    cfg = cfg.model_copy(update={"score": judges})
+    selected = {"best": Arm(best_of=2, best_by=metric)}
+    trained = {"dpo": cfg.arms["dpo"].model_copy(update={"trained_by": "consistency"})}
+    for change, message in (
+        ({"primary": metric}, f"the primary '{metric}' is not among"),
+        ({"arms": selected, "primary": None}, f"selected by '{metric}', which is not among"),
+        ({"arms": trained, "primary": None}, "nothing else would judge it"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(cfg.model_copy(update=change), world, tmp_path / "out")
 
 
 def test_what_made_an_arm_may_not_be_its_only_judge_unless_that_is_said(inputs, tmp_path):
@@ -516,6 +540,8 @@ def test_scores_are_of_a_finished_evaluation(finished, tmp_path):
     numbers = table(finished, tmp_path / "dino.csv")
     with pytest.raises(InputError, match="only 1 names"):
         add_scores(finished, [numbers, numbers])
+    with pytest.raises(InputError, match="hidden file"):
+        add_scores(finished, [table(finished, tmp_path / ".dino.csv")])
     (finished / "manifest.json").unlink()
     with pytest.raises(InputError, match="is not complete"):
         add_scores(finished, [numbers])

@@ -106,6 +106,7 @@ def test_the_card_tells_what_the_run_recorded(finished, model, tmp_path):
     written = run(cfg, finished / "lora" / "dpo", tmp_path, model=model, evaluation=finished)
     assert [path.relative_to(tmp_path).as_posix() for path in written] == [
         "pytorch_lora_weights.safetensors",
+        "training.json",
         "peft/adapter_config.json",
         "peft/adapter_model.safetensors",
         "comfyui/house.safetensors",
@@ -113,6 +114,7 @@ def test_the_card_tells_what_the_run_recorded(finished, model, tmp_path):
         "README.md",
     ]
     assert all(path.exists() for path in written)
+    assert json.loads((tmp_path / "training.json").read_text()) == OUTCOME
     front, body = read_card(tmp_path)
     assert front["base_model"] == "someone/a-model"
     assert (front["license"], front["library_name"]) == ("apache-2.0", "diffusers")

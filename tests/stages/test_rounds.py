@@ -15,6 +15,7 @@ from videogpa.stages.rounds import (
     stack,
     trainings_of,
 )
+from videogpa.stages.train import SUMMARY, preferred_by
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,10 @@ def test_folders_and_names(tmp_path):
 def test_a_stack_is_an_artifact_of_one_lora_for_each_expert(model, tmp_path):
     first = write_lora(tmp_path / "first", model, 5)
     second = write_lora(tmp_path / "second", model, 7, LORA_FILES)
+    (second / SUMMARY).write_text('{"preferred_by": "epipolar", "pairs": 3}')
     out = stack(StackConfig(rounds=2), first, second, tmp_path / "out")
-    assert set(read_manifest(out).files) == set(LORA_FILES)
+    assert set(read_manifest(out).files) == {SUMMARY, *LORA_FILES}
+    assert preferred_by(out) == "epipolar"
     # The first has nothing for the second expert.
     (one, other), parts = read_loras(out), [*read_loras(first), *read_loras(second)]
     module = one.modules[0]

@@ -82,7 +82,8 @@ def _correlation(prediction: GeometryPrediction) -> float:
 
 def pair_weights(target: int, sources: Sequence[int], frames: int) -> list[float]:
     """What a target frame and its sources count as pairs: the frames between them, and those with the first frame so
-    much more that they weigh as much as all others (nearly, where a long clip's sources are thinned).
+    much more that they weigh as much as all others (more in clips of three or four frames; nearly, where a long clip's
+    sources are thinned).
     """
     first = max(1.0, (frames - 2) / 3)
     return [abs(source - target) * (first if 0 in (source, target) else 1.0) for source in sources]

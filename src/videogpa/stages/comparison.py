@@ -19,6 +19,7 @@ from videogpa.statistics import (
     cluster_means,
     holm,
     minimum_detectable_effect,
+    rank_biserial,
     ratio_interval,
     wilcoxon_p,
     wins,
@@ -42,7 +43,8 @@ NEITHER = {name for name, together in BETWEEN_SEEDS.items() if together.higher_i
 Family = Literal["primary", "between_seeds", "truth", "other", "guard", "neither"]
 """Metrics whose tests are corrected together."""
 WITH_HEADROOM = {
-    *("oracle_warp", "oracle_flow_epe", "consistency", "depth_agreement", "perceptual_drift"),
+    *("oracle_warp", "oracle_flow_epe", "perceptual_drift"),
+    *("consistency", "edge_agreement", "cross_view", "depth_agreement"),
     *(BETWEEN_SEEDS.keys() - NEITHER),
 }
 """Metrics whose value for the true video is a ceiling to reach. Similarity to the truth itself has none to measure."""
@@ -179,6 +181,7 @@ def _compare(
         "win_rate": None if won is None else float(won.mean()),
         "win_rate_ci95": None if won is None else list(interval(won)),
         "p": wilcoxon_p(by_prompt),
+        "rank_biserial": rank_biserial(by_prompt),
         "mde": minimum_detectable_effect(by_prompt),
         "headroom_share": share and share[0],
         "headroom_ci95": share and list(share[1]),
@@ -241,11 +244,15 @@ def _with_holm(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _verdict(compared: Mapping[str, Any], guards: Mapping[str, Sequence[str]]) -> str:
-    """A difference counts where the interval and the corrected p agree and the winner keeps the guards."""
+    """A difference counts where the interval and the signed ranks, corrected, point the same way and the winner keeps
+    the guards.
+    """
     if compared["family"] in ("guard", "neither"):
         return "neither"
     low, high = compared["ci95"]
-    if low <= 0 <= high or compared["holm_p"] >= LEVEL:
+    # A few large gains can outweigh many small losses: then mean and ranks contradict each other.
+    agreed = (low > 0) == (compared["rank_biserial"] > 0)
+    if low <= 0 <= high or compared["holm_p"] >= LEVEL or not agreed:
         return "unclear"
     verdict = "better" if (low > 0) == compared["higher_is_better"] else "worse"
     winner = compared["arm" if verdict == "better" else "against"]

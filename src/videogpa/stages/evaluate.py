@@ -17,7 +17,6 @@ from videogpa.artifact import (
     lock,
     open_artifact,
     read_as_made,
-    read_json,
     read_manifest,
     read_rows,
     recorded,
@@ -58,8 +57,11 @@ EXTERNAL = "external"
 """The folder of the tables that other tools' numbers came in, as they were given."""
 ARM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,63}"
 """Of paths and addresses of pages, too."""
-KIN = {"consistency", "cross_view", "edge_agreement"}
-"""They warp the same pictures by the same geometry: none judges what another made."""
+KIN = (
+    {"consistency", "cross_view", "edge_agreement"},
+    {"depth_agreement", "normal_agreement", "alignment", "mvcs", "mvcs_published"},
+)
+"""They compare the same pictures, or the same surfaces, by the same geometry: none judges what another made."""
 
 
 class Arm(BaseModel):
@@ -86,9 +88,9 @@ class EvaluateConfig(BaseModel):
 
     `arms` are those beside the base, by name. `comparisons` are (arm, against), by default every arm against the
     base. `primary` is the metric that decides, named before the data. `trained_by` is the metric whose preferences
-    trained the LoRAs, all of them, beside what their trainings say. What trained or selected an arm may neither be its
-    only judge nor the primary, unless `allow_circular`. `truth` scores the true continuations, too, where prompts have
-    them: the ceiling.
+    trained the LoRAs, all of them, beside what their trainings say; without any LoRA, the other models (a LoRA may have
+    been merged). What trained or selected an arm may neither be its only judge nor the primary, unless
+    `allow_circular`. `truth` scores the true continuations, too, where prompts have them: the ceiling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,8 +118,9 @@ def run(
     """Sample and score all arms; write a row per (arm, prompt, seed), `between_seeds.jsonl` and `summary.json`.
 
     Raises:
-        InputError: an unknown arm is compared, an arm has a name that it cannot have, the primary is not measured,
-            what trained or selected an arm would judge it, or the scores cannot be made (`score.check_needed`).
+        InputError: an unknown arm is compared, or two arms twice, an arm has a name that it cannot have, the primary
+            cannot be measured, what trained or selected an arm would judge it, or the scores cannot be made
+            (`score.check_needed`).
     """
     _check_arms(cfg)
     arms = {name: _with_maker(arm) for name, arm in cfg.arms.items()}
@@ -196,6 +199,9 @@ def _add_scores(evaluation: Path, rows: Sequence[EvalRow], tables: Sequence[Path
         raise InputError(f"{len(tables)} tables of scores have only {len(given)} names; rename some")
     kept = {path.name: path for path in sorted((evaluation / EXTERNAL).glob("[!.]*"))}
     known = {(row.arm, row.prompt_id, row.seed) for row in rows if row.status == "ok"}
+    hidden = next((name for name in given if name.startswith(".")), None)
+    if hidden is not None:
+        raise InputError(f"{given[hidden]} is a hidden file, which would not be found again: rename it")
     external = {
         name: read_external_scores(require_as_made(path), known, partial=partial or name not in given)
         for name, path in (kept | given).items()
@@ -287,9 +293,11 @@ def summarize(
 
 def circular(cfg: EvaluateConfig) -> dict[str, list[str]]:
     """By arm, what trained or selected it, and the kin of that: what these metrics say of the arm is no evidence."""
+    with_lora = {name for name, arm in cfg.arms.items() if arm.lora is not None}
+    trained = with_lora or {name for name, arm in cfg.arms.items() if arm.model is not None}
     made = {
         name: {
-            *_kin(cfg.trained_by if arm.lora is not None else None),
+            *_kin(cfg.trained_by if name in trained else None),
             *_kin(arm.trained_by),
             *_kin(arm.best_by if arm.best_of > 1 else None),
         }
@@ -390,15 +398,9 @@ def _with_maker(arm: Arm) -> Arm:
     if arm.lora is None or arm.trained_by is not None:
         return arm
     # It loads what trains.
-    from videogpa.stages.train import SUMMARY as TRAINING
+    from videogpa.stages.train import preferred_by
 
-    path = lora_folder(arm.lora)
-    folder = path.parent if path.is_file() else path
-    told = next((file for file in (folder / TRAINING, folder.parent / TRAINING) if file.exists()), None)
-    said = read_json(told) if told else {}
-    if not isinstance(said, dict) or not isinstance(maker := said.get("preferred_by"), str | None):
-        raise InputError(f"{told} is not what a training says of itself; move the LoRA elsewhere")
-    return arm.model_copy(update={"trained_by": maker})
+    return arm.model_copy(update={"trained_by": preferred_by(lora_folder(arm.lora))})
 
 
 def _without_paths(cfg: EvaluateConfig) -> EvaluateConfig:
@@ -448,22 +450,32 @@ def _check_arms(cfg: EvaluateConfig) -> None:
     for name in {n for pair in cfg.compared for n in pair}:
         if name not in (BASE, *cfg.arms):
             raise InputError(f"cannot compare unknown arm '{name}'; arms are {', '.join((BASE, *cfg.arms))}")
+    compared: set[frozenset[str]] = set()
     for arm, against in cfg.compared:
         if arm == against:
             raise InputError(f"cannot compare arm '{arm}' with itself")
+        if {arm, against} in compared:
+            # Tests are corrected for their number: one said twice would count against all others.
+            raise InputError(f"'{arm}' and '{against}' are compared twice; once is enough, either way round")
+        compared.add(frozenset((arm, against)))
 
 
 def _check_judges(cfg: EvaluateConfig, worlds: Worlds) -> None:
-    measured = set(score.metric_names(cfg.score))
+    truth = any(worlds.values())
+    measured = score.measurable(cfg.score, truth=truth)
     for name, arm in cfg.arms.items():
         if arm.best_of > 1 and arm.best_by not in measured:
-            raise InputError(f"arm '{name}' is selected by '{arm.best_by}', which is not among the metrics")
-    if cfg.sample.candidates > 1 and any(worlds.values()):
+            raise InputError(
+                f"arm '{name}' is selected by '{arm.best_by}', which is not among the metrics that can be measured "
+                f"here: {', '.join(sorted(measured))}"
+            )
+    if cfg.sample.candidates > 1 and truth:
         measured |= BETWEEN_SEEDS.keys()
     judges = measured - set(GUARDED) - NEITHER
     if cfg.primary is not None and cfg.primary not in judges:
         raise InputError(
-            f"the primary '{cfg.primary}' is not among the metrics that judge: {', '.join(sorted(judges))}"
+            f"the primary '{cfg.primary}' is not among the metrics that judge and can be measured here: "
+            f"{', '.join(sorted(judges))}"
         )
     for name, made_by in ({} if cfg.allow_circular else circular(cfg)).items():
         if cfg.primary in made_by:
@@ -481,4 +493,4 @@ def _check_judges(cfg: EvaluateConfig, worlds: Worlds) -> None:
 def _kin(metric: str | None) -> set[str]:
     if metric is None:
         return set()
-    return KIN if metric in KIN else {metric}
+    return next((kin for kin in KIN if metric in kin), {metric})

@@ -1,7 +1,7 @@
 """A trained LoRA, in the formats of other programs, with a card that says where it comes from.
 
-The output folder is what the model hub takes: `README.md`, the diffusers file(s) beside it, `peft/`, `comfyui/`,
-`merged/`.
+The output folder is what the model hub takes: `README.md`, the diffusers file(s) beside it with what their training
+says of itself, `peft/`, `comfyui/`, `merged/`.
 """
 
 import json
@@ -22,6 +22,7 @@ from videogpa.artifact import (
     hash_input,
     read_json,
     read_manifest,
+    write_json_atomic,
     write_text_atomic,
 )
 from videogpa.dpo.lora import LORA_FILES
@@ -39,7 +40,7 @@ from videogpa.errors import InputError, first_problem
 from videogpa.families.variants import experts_of, license_of, variants_of
 from videogpa.licenses import PERMISSIVE, UNKNOWN
 from videogpa.plugin import available
-from videogpa.stages.train import LORA, SUMMARY
+from videogpa.stages.train import LORA, PREFERRED_BY, SUMMARY
 from videogpa.weights import GENERATOR
 
 Format = Literal["diffusers", "peft", "comfyui", "merged"]
@@ -114,6 +115,9 @@ def run(
     lost = None
     if "diffusers" in cfg.formats:
         written += write_diffusers(loras, out)
+        if origin.training is not None:
+            write_json_atomic(out / SUMMARY, origin.training)
+            written.append(out / SUMMARY)
     if "peft" in cfg.formats:
         for folder, one in zip(_peft_folders(out, len(loras)), loras, strict=True):
             written += write_peft(one, folder, cfg.base_model)
@@ -203,7 +207,7 @@ def _origin_rows(
 ) -> list[tuple[str, str]]:
     training = origin.training or {}
     judges = training.get("licenses")
-    pairs = origin.pairs or {}
+    metric = (origin.pairs or {}).get("metric") or training.get(PREFERRED_BY)
     ranks = sorted({len(one.weights[f"{module}.lora_A.weight"]) for one in loras for module in one.modules})
     return [
         ("base model", f"{base} (family `{family}`)"),
@@ -211,7 +215,7 @@ def _origin_rows(
         ("rank", ", ".join(map(str, ranks))),
         ("preference pairs", str(training.get("pairs", UNKNOWN))),
         ("pairs held out", str(training.get("held_out_pairs", UNKNOWN))),
-        ("pairs ordered by", f"`{pairs['metric']}`" if pairs.get("metric") else UNKNOWN),
+        ("pairs ordered by", f"`{metric}`" if metric else UNKNOWN),
         (
             "weights that judged, and their licences",
             "; ".join(f"{name}: {its}" for name, its in sorted(judges.items())) if judges else UNKNOWN,

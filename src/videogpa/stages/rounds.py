@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from videogpa.artifact import CONFIG, MANIFEST, open_artifact
+from videogpa.artifact import CONFIG, MANIFEST, open_artifact, write_json_atomic
 from videogpa.dpo.lora_formats import read_loras, stacked, write_diffusers
 from videogpa.dpo.training import LOG
 from videogpa.errors import InputError
-from videogpa.stages.train import LORA
+from videogpa.stages.train import LORA, PREFERRED_BY, SUMMARY, preferred_by
 from videogpa.types import Row
 
 ROUNDS, EVALUATION = "rounds", "evaluation"
@@ -72,6 +72,8 @@ def evaluation_of(run: Path) -> Path:
 def stack(cfg: StackConfig, earlier: Path, new: Path, out: Path, *, overwrite: bool = False) -> Path:
     """Write one LoRA for the plain base that does what `new` does on top of `earlier`; returns the folder.
 
+    Beside it stands by which metric's preferences the newer was trained.
+
     Raises:
         InputError: a LoRA is missing or unreadable.
     """
@@ -88,7 +90,8 @@ def stack(cfg: StackConfig, earlier: Path, new: Path, out: Path, *, overwrite: b
         # Of two experts each has a LoRA of its own.
         experts = zip_longest(read_loras(earlier), read_loras(new))
         files = write_diffusers([stacked([lora for lora in both if lora]) for both in experts], out)
-        artifact.finish([], [file.name for file in files])
+        write_json_atomic(out / SUMMARY, {PREFERRED_BY: preferred_by(new)})
+        artifact.finish([], [SUMMARY, *(file.name for file in files)])
     return out
 
 

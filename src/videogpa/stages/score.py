@@ -128,6 +128,20 @@ def metric_names(cfg: ScoreConfig) -> list[str]:
     return list(cfg.metrics)
 
 
+def measurable(cfg: ScoreConfig, *, truth: bool) -> set[str]:
+    """The metrics asked for that can have a value: their geometry model gives what they need, and `truth` says whether
+    any video's true continuation is known.
+
+    Raises:
+        InputError: a name that no metric or geometry model has.
+    """
+    used = geometry_used(cfg)
+    given = {"geometry", *load("geometry", used).PREDICTS} if used else set()
+    if truth:
+        given.add("truth")
+    return {name for name in metric_names(cfg) if load("metrics", name).NEEDS.issubset(given)}
+
+
 def protocol_hash(cfg: ScoreConfig) -> str:
     """Scores with the same hash were measured the same way and may be compared (first 16 hex digits).
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from videogpa.artifact import MANIFEST, open_artifact, recorded, write_json_atomic
+from videogpa.artifact import MANIFEST, open_artifact, read_json, recorded, write_json_atomic
 from videogpa.dpo.checkpoint import Progression, set_weights
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.diffusion import side_errors
@@ -30,6 +30,7 @@ from videogpa.stages.pair import licenses_of
 from videogpa.types import Row
 
 SUMMARY, LORA, REFERENCE = "training.json", "lora", "reference.jsonl"
+PREFERRED_BY = "preferred_by"
 
 
 def run(
@@ -82,7 +83,7 @@ def run(
         counts = {
             "pairs": len(training),
             "held_out_pairs": len(held_out),
-            "preferred_by": recorded(pairs)["config"].get("metric"),
+            PREFERRED_BY: recorded(pairs)["config"].get("metric"),
             "licenses": licenses_of(pairs),
         }
         if accelerator.is_main_process:
@@ -136,6 +137,20 @@ def plan_of(
         read_batch(family, training[:1], reading, generator(0)), cfg.micro_pairs or cfg.batch_pairs
     )
     return plan(cfg, family, batch, len(training), training_rate(dtype, device))
+
+
+def preferred_by(lora: Path) -> str | None:
+    """The metric of the pairs that a stored LoRA learnt from, as its training says beside it; None where none does.
+
+    Raises:
+        InputError: what lies there was not written by a training.
+    """
+    folder = lora.parent if lora.is_file() else lora
+    told = next((file for file in (folder / SUMMARY, folder.parent / SUMMARY) if file.exists()), None)
+    said = read_json(told) if told else {}
+    if not isinstance(said, dict) or not isinstance(metric := said.get(PREFERRED_BY), str | None):
+        raise InputError(f"{told} is not what a training says of itself; move the LoRA elsewhere")
+    return metric
 
 
 def _drop_checkpoints(out: Path, accelerator: Accelerator) -> None:
