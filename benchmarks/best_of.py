@@ -182,8 +182,8 @@ def _row(
         "level": f"{theirs.mean():.6g}",
         "difference": f"{differences.mean():.6g}",
         "relative": f"{differences.mean() / level:+.4f}",
-        "low": f"{low / level:+.4f}",
-        "high": f"{high / level:+.4f}",
+        "low": f"{low / level:+.3g}",
+        "high": f"{high / level:+.3g}",
         "gained": gained,
         "prompts": len(theirs),
     }

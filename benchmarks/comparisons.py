@@ -8,7 +8,7 @@ from rows import write_rows
 
 from videogpa.artifact import read_rows
 from videogpa.stages.against_truth import BetweenSeedsRow
-from videogpa.stages.comparison import BASE, TRUTH, Values, by_arm, compare, prompt_means
+from videogpa.stages.comparison import BASE, TRUTH, Values, by_arm, compare, guard_problems, prompt_means
 from videogpa.stages.evaluate import BETWEEN
 from videogpa.types import EvalRow, Score
 
@@ -35,8 +35,9 @@ def table(
     """A row for every comparison (arm, against) and metric, of each training seed and over all of them.
 
     `low` to `high` is the 95 % interval of the mean difference, as shares of the level; `share` is the difference as a
-    share of what the truth has over the base, where that is clear; `holm_p` is corrected for all pairs. Arms that not
-    every seed has are left out.
+    share of what the truth has over the base, where that is clear; `holm_p` is corrected for all pairs. An arm of which
+    one training breaks a guard wins nothing over all of them either: what it breaks is `arm_breaks` and
+    `against_breaks`. Arms that not every seed has are left out.
     """
     arms = {arm for pair in pairs for arm in pair}
     whole = {arm for arm in arms if all(of_seed(arm, seed) in values for seed in range(seeds))}
@@ -45,7 +46,13 @@ def table(
     rows = [
         row
         for label, some in labels.items()
-        for row in _rows(label, _pooled(values, whole, some), pairs, primary)
+        for row in _rows(
+            label,
+            _pooled(values, whole, some),
+            pairs,
+            primary,
+            {arm: _broken(values, arm, some) for arm in whole},
+        )
     ]
     order = {key: i for i, key in enumerate(dict.fromkeys(_compared(row) for row in rows))}
     return sorted(rows, key=lambda row: order[_compared(row)])
@@ -69,6 +76,16 @@ def values_of(evaluation: Path) -> dict[str, Values]:
     return by_arm(read_rows(evaluation, EvalRow), together, truth)
 
 
+def _broken(values: Mapping[str, Values], arm: str, seeds: Sequence[int]) -> str:
+    """The guards that any of an arm's trainings breaks."""
+    if arm in (BASE, TRUTH):
+        return ""
+    trained = dict.fromkeys(of_seed(arm, seed) for seed in seeds)
+    return "; ".join(
+        f"{name}: {problem}" for name in trained for problem in guard_problems(values[BASE], values[name])
+    )
+
+
 def _pooled(values: Mapping[str, Values], arms: set[str], seeds: Sequence[int]) -> dict[str, Values]:
     """Every arm's videos of these training seeds; the base's and the truth's as often."""
     pooled: dict[str, Values] = {}
@@ -87,26 +104,33 @@ def _pooled(values: Mapping[str, Values], arms: set[str], seeds: Sequence[int]) 
 
 
 def _rows(
-    label: str, values: Mapping[str, Values], pairs: Sequence[tuple[str, str]], primary: str | None
+    label: str,
+    values: Mapping[str, Values],
+    pairs: Sequence[tuple[str, str]],
+    primary: str | None,
+    broken: Mapping[str, str],
 ) -> Iterator[dict[str, Any]]:
     for found in compare(values, pairs, primary=primary, resamples=RESAMPLES, seed=SEED):
         ours, theirs = (values[found[side]][found["metric"]] for side in ("arm", "against"))
         common = prompt_means({key: theirs[key] for key in theirs.keys() & ours.keys()})
         level = abs(sum(common.values()) / len(common))
         low, high = found["ci95"]
-        won, share = found["win_rate"], found["headroom_share"]
+        won, share, verdict = found["win_rate"], found["headroom_share"], found["verdict"]
+        winner = {"better": found["arm"], "worse": found["against"]}.get(verdict, BASE)
         yield {
             "seed": label,
             **{key: found[key] for key in ("arm", "against", "metric")},
             "level": f"{level:.6g}",
             "difference": f"{found['mean_difference']:.6g}",
             "relative": f"{found['mean_difference'] / level:+.4f}",
-            "low": f"{low / level:+.4f}",
-            "high": f"{high / level:+.4f}",
+            "low": f"{low / level:+.3g}",
+            "high": f"{high / level:+.3g}",
             **_cells("won", ".3f", None if won is None else (won, *found["win_rate_ci95"])),
             **_cells("share", "+.3f", None if share is None else (share, *found["headroom_ci95"])),
             "holm_p": f"{found['holm_p']:.2g}",
-            "verdict": found["verdict"],
+            "verdict": "disqualified" if broken.get(winner) else verdict,
+            "arm_breaks": broken[found["arm"]],
+            "against_breaks": broken[found["against"]],
             "prompts": found["prompts"],
         }
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 from comparisons import ALL, of_seed, table, values_of, write
-from embedded_gain import OURS, scored_candidates
+from embedded_gain import OURS, TRUE, scored_candidates
 from pydantic import BaseModel
 
 from videogpa.artifact import open_artifact, read_rows
@@ -34,7 +34,6 @@ from videogpa.stages.score import ScoreConfig
 from videogpa.types import Candidate, Score
 from videogpa.weights import model_folder
 
-TRUE = ("oracle_psnr", "oracle_flow_epe", "oracle_warp", "sharpness")
 PROMPTS, CANDIDATES, SEEDS = 240, 6, 3
 """Of a training seed; of a prompt; and how many training seeds."""
 

@@ -29,7 +29,7 @@ from videogpa.metrics.warping import field_of, see, sources_of
 from videogpa.stages import prompts, sample, train
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig
-from videogpa.statistics import bootstrap_interval
+from videogpa.statistics import bootstrap_interval, wins
 from videogpa.tensors import Video
 from videogpa.types import Candidate, Prompt
 from videogpa.video_io import read_video
@@ -233,9 +233,9 @@ def _compared(arm: str, name: str, errors: Sequence[float], of_base: Sequence[fl
         "arm": arm,
         "candidate": name,
         "change": f"{(ours - base).mean() / level:+.4f}",
-        "low": f"{low:+.4f}",
-        "high": f"{high:+.4f}",
-        "won": f"{(ours < base).mean():.3f}",
+        "low": f"{low:+.3g}",
+        "high": f"{high:+.3g}",
+        "won": f"{wins(base - ours).mean():.3f}",
     }
 
 

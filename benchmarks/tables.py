@@ -148,7 +148,7 @@ def primary() -> Table:
 
 
 def gain(scenes: str, metrics: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> Table:
-    """Change of every metric in per cent over all training seeds, and the primary's wins by seed."""
+    """Change of every metric in per cent over all training seeds, and the first one's wins by seed."""
     rows = {
         (row["arm"], row["against"], row["metric"], row["seed"]): row
         for row in _csv(GAIN)
@@ -163,10 +163,11 @@ def gain(scenes: str, metrics: Mapping[str, str], pairs: Sequence[tuple[str, str
             continue
         cells = [_gained(rows[arm, against, name, "all"]) for name in metrics]
         by_seed = " ".join(fixed(float(rows[arm, against, first, seed]["won"] or 0), 2) for seed in seeds)
-        # Who wins anything by breaking a guard wins nothing.
-        broken = any(rows[arm, against, name, "all"].get("verdict") == "disqualified" for name in metrics)
-        body.append((f"{LABELS[arm]} − {LABELS[against]}{' †' * broken}", *cells, by_seed))
-    return [("", *metrics.values(), "won, by training seed"), *body]
+        overall = rows[arm, against, first, "all"]
+        sides = ((arm, "arm_breaks"), (against, "against_breaks"))
+        label = " − ".join(LABELS[name] + " †" * bool(overall.get(breaks)) for name, breaks in sides)
+        body.append((label, *cells, by_seed))
+    return [("", *metrics.values(), f"{metrics.get(first, '')}: won, by training seed"), *body]
 
 
 def efficiency() -> Table:
