@@ -16,6 +16,7 @@ it may cheat with put in:
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from jaxtyping import Float
 from torch import Tensor
@@ -88,8 +89,11 @@ def clip_errors(prediction: GeometryPrediction) -> list[PairErrors]:
     return frames
 
 
+@lru_cache(maxsize=1)
 def prepared(prediction: GeometryPrediction) -> GeometryPrediction:
     """The prediction with surfaces fused over the frames, one exposure, and the root of its confidence.
+
+    Of the last clip it is kept: `edge_agreement` and the maps of inconsistency start from it, too.
 
     Raises:
         CannotJudge: fewer than two frames.
