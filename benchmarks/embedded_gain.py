@@ -55,9 +55,11 @@ ARMS = {
     "ours": Training(),
     "ours_shuffled": Training(changes=SHUFFLED),
     "consistency": Training(CONSISTENCY),
+    "consistency_shuffled": Training(CONSISTENCY, SHUFFLED),
     "paper": Training(PAPER),
     "paper_shuffled": Training(PAPER, SHUFFLED),
     "epipolar": Training(EPIPOLAR),
+    "epipolar_shuffled": Training(EPIPOLAR, SHUFFLED),
     "anchored": Training(changes={"objective": "anchored", "anchor": 1.0}),
     "safeguarded": Training(changes={"objective": "safeguarded"}),
     "dense": Training(changes={"dense": "contrast"}),
@@ -72,7 +74,7 @@ STRONGER = {"paper_1.2": ("paper", 1.2), "epipolar_1.4": ("epipolar", 1.4)}
 AGAINST = (
     *((arm, BASE) for arm in (*ARMS, *STRONGER, SIX_STEPS, FAULTLESS)),
     *(("ours", arm) for arm in (*ARMS, *STRONGER, SIX_STEPS) if arm != "ours"),
-    ("paper", "paper_shuffled"),
+    *((arm, f"{arm}_shuffled") for arm in ("consistency", "paper", "epipolar")),
 )
 TRUE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness", "dynamic_degree")
 JUDGED = (

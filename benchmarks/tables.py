@@ -261,9 +261,11 @@ LABELS = {
     "ours": "**ours**",
     "ours_shuffled": "ours, labels shuffled",
     "consistency": "`consistency`",
+    "consistency_shuffled": "`consistency`, labels shuffled",
     "paper": "the paper's reward",
     "paper_shuffled": "the paper's, labels shuffled",
     "epipolar": "epipolar reward",
+    "epipolar_shuffled": "epipolar, labels shuffled",
     "anchored": "ours, anchored",
     "safeguarded": "ours, safeguarded",
     "dense": "ours, dense",
@@ -280,7 +282,7 @@ LABELS = {
 AGAINST_BASE = [(arm, "base") for arm in LABELS if arm != "base"]
 AGAINST_OURS = [
     *(("ours", arm) for arm in LABELS if arm not in ("base", "ours", "faultless")),
-    ("paper", "paper_shuffled"),
+    *((arm, f"{arm}_shuffled") for arm in ("consistency", "paper", "epipolar")),
 ]
 BY_TRUTH = {
     "oracle_unexplained": "**unexplained**",
