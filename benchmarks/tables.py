@@ -163,9 +163,7 @@ def gain(scenes: str, metrics: Mapping[str, str], pairs: Sequence[tuple[str, str
             continue
         cells = [_gained(rows[arm, against, name, "all"]) for name in metrics]
         by_seed = " ".join(fixed(float(rows[arm, against, first, seed]["won"] or 0), 2) for seed in seeds)
-        overall = rows[arm, against, first, "all"]
-        sides = ((arm, "arm_breaks"), (against, "against_breaks"))
-        label = " − ".join(LABELS[name] + " †" * bool(overall.get(breaks)) for name, breaks in sides)
+        label = _sides(rows[arm, against, first, "all"], LABELS)
         body.append((label, *cells, by_seed))
     return [("", *metrics.values(), f"{metrics.get(first, '')}: won, by training seed"), *body]
 
@@ -178,12 +176,13 @@ def efficiency() -> Table:
     seeds = sorted({seed for *_, seed in rows if seed != "all"})
     whole = float(rows[WHOLE, first, "all"]["difference"])
     body = []
-    for arm, label in PARTS.items():
+    for arm in PARTS:
         if (arm, first, "all") in rows:
             overall = rows[arm, first, "all"]
             by_seed = " ".join(fixed(float(rows[arm, first, seed]["won"]), 2) for seed in seeds)
             share = fixed(float(overall["difference"]) / whole, 2)
             cells = [_gained(rows[arm, name, "all"]) for name in metrics]
+            label = _sides(overall, PARTS).removesuffix(" − base")
             body.append((label, overall["pairs"], share, *cells, by_seed))
     return [("", "pairs", "share of the gain", *metrics.values(), "won, by training seed"), *body]
 
@@ -228,7 +227,7 @@ def rounds() -> Table:
             for verdict in row["doctor"].split(" | ")
         }
         doctor = ", ".join(sorted(said)) or "healthy" if against == "base" else ""
-        body.append((f"{names[arm]} − {names.get(against, against)}", *cells, doctor))
+        body.append((_sides(rows[arm, against, next(iter(metrics)), overall], names), *cells, doctor))
     return [("", *metrics.values(), "doctor"), *body]
 
 
@@ -354,10 +353,18 @@ def _gained(row: dict[str, str]) -> str:
     return f"{fixed(float(row['difference']), 2, signed=True)}{clear} ({fixed(float(row['won']), 2)})"
 
 
+def _sides(row: dict[str, str], names: Mapping[str, str]) -> str:
+    """'ours − base', with a dagger after whoever breaks a guard."""
+    sides = (("arm", "arm_breaks"), ("against", "against_breaks"))
+    return " − ".join(
+        names.get(row[side], row[side]) + " †" * bool(row.get(breaks)) for side, breaks in sides
+    )
+
+
 def _star(row: dict[str, str]) -> str:
     """Where the interval is clear of zero, and the test, corrected for all comparisons of its family, says so, too."""
     clear = float(row["low"]) * float(row["high"]) > 0 and float(row.get("holm_p") or 0) < 0.05
-    return "*" if clear else ""
+    return "*" if clear and row.get("verdict") != "unclear" else ""
 
 
 def _csv(name: str) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from videogpa import cli
 from videogpa.dpo.lora_formats import read_loras
 from videogpa.errors import InputError
 from videogpa.recipes import quick
-from videogpa.run import later_round, leading_arm, with_rounds
+from videogpa.run import later_round, leading_arm, run, with_rounds
 from videogpa.stages.doctor import VERDICTS
 from videogpa.stages.evaluate import Arm
 from videogpa.stages.store import copy
@@ -92,6 +92,14 @@ def test_a_changed_configuration_is_refused(undisturbed, tmp_path, monkeypatch, 
     config.write_text(config.read_text().replace('"count": 5', '"count": 6'))
     assert run_here(out, monkeypatch) == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_what_cannot_decide_is_refused_before_anything_is_drawn(tmp_path):
+    cfg = quick.recipe()
+    judged = cfg.evaluate.model_copy(update={"primary": "edge_agreement"})
+    with pytest.raises(InputError, match="judges by what made arm 'dpo'"):
+        run(cfg.model_copy(update={"evaluate": judged}), tmp_path / "run", workers=1)
+    assert [path.name for path in (tmp_path / "run").glob("[!.]*")] == ["prompts"]
 
 
 def test_what_was_about_the_replaced_run_does_not_outlive_it(undisturbed, tmp_path, monkeypatch):

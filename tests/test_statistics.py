@@ -8,6 +8,7 @@ from videogpa.statistics import (
     bootstrap_interval,
     cluster_means,
     holm,
+    is_clear,
     minimum_detectable_effect,
     rank_biserial,
     ratio_interval,
@@ -95,6 +96,21 @@ def test_ranks_turn_round_with_their_numbers(differences):
     found = rank_biserial(differences)
     assert -1 <= found <= 1
     assert rank_biserial(-differences) == pytest.approx(-found)
+
+
+@pytest.mark.parametrize(
+    ("interval", "ranks", "p", "clear"),
+    [
+        ((0.1, 0.3), 0.4, 0.01, True),
+        ((-0.3, -0.1), -0.4, 0.01, True),
+        ((0.1, 0.3), -0.4, 0.01, False),
+        ((0.1, 0.3), 0.4, 0.05, False),
+        ((-0.1, 0.3), 0.4, 0.01, False),
+        ((0.0, 0.3), 0.4, 0.01, False),
+    ],
+)
+def test_what_is_clear_is_so_by_interval_and_by_ranks(interval, ranks, p, clear):
+    assert is_clear(interval, ranks, p) == clear
 
 
 def test_holm_as_worked_out_by_hand():

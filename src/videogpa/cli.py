@@ -722,7 +722,9 @@ def evaluate(
     primary: Annotated[str | None, typer.Option(help="the metric that decides")] = None,
     trained_by: Annotated[
         str | None,
-        typer.Option(help="the metric that made the LoRAs' pairs, where their trainings do not say it"),
+        typer.Option(
+            help="the metric that made the LoRAs' pairs, where their trainings do not say it; or else the models'"
+        ),
     ] = None,
     allow_circular: Annotated[
         bool, typer.Option("--allow-circular", help="let what made an arm judge it; the results say so")

@@ -104,6 +104,7 @@ def _run(
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)
     held_out = _prompts(cfg.held_out_prompts, out / "prompts" / "held_out", overwrite)
+    evaluate.check(with_loras(cfg.evaluate, {name: Path(name) for name in cfg.trainings}), held_out)
     fit = partial(train_round, train_prompts=train_prompts, say=say, workers=workers, overwrite=overwrite)
     loras = fit(cfg, out)
     judged = with_loras(cfg.evaluate, loras)

@@ -86,6 +86,15 @@ def rank_biserial(differences: PerCluster) -> float:
     return float((np.sign(found) * ranks).sum() / ranks.sum())
 
 
+def is_clear(interval: tuple[float, float], ranks: float, corrected_p: float) -> bool:
+    """Whether a mean's interval and the signed ranks (`rank_biserial`, their corrected p) say the same of its sign.
+
+    A few large gains can outweigh many small losses: then mean and ranks contradict each other.
+    """
+    low, high = interval
+    return corrected_p < LEVEL and (low > 0 if ranks > 0 else high < 0)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p values corrected for there being so many of them, in their order; below a level, the chance of any false
     finding is below it, however the tests depend on each other.

@@ -5,7 +5,8 @@ from safetensors.torch import load_file, save_file
 
 from videogpa.errors import InputError
 from videogpa.geometry import embedded, sfm
-from videogpa.geometry.options import build, licenses, protocol, resolved, weights
+from videogpa.geometry.options import build, licenses, predicts, protocol, resolved, weights
+from videogpa.stages.score import ScoreConfig, measurable
 from videogpa.weights import GEOMETRY
 
 
@@ -68,6 +69,14 @@ def test_licences_follow_the_options(tmp_path):
         licenses("depth_anything_3", options | {"weights": "nowhere"})
 
 
+def test_what_is_predicted_follows_the_options(tmp_path):
+    assert "normals" in predicts("embedded", {})
+    assert not {"normals", "albedo"} & predicts("sfm", {})
+    options = {"weights": str(tmp_path)}
+    assert {"normals", "albedo"} & predicts("marigold", options) == {"albedo"}
+    assert {"normals", "albedo"} <= predicts("marigold", options | {"base": "embedded"})
+
+
 def test_modules_of_others_need_declare_nothing(tmp_path, monkeypatch):
     (tmp_path / "their_depth.py").write_text(
         "class Backend:\n    license = 'MIT'\n    def __init__(self, near: float = 1.0):\n        self.near = near\n"
@@ -76,4 +85,7 @@ def test_modules_of_others_need_declare_nothing(tmp_path, monkeypatch):
     (tmp_path / "their_depth.py").rename(tmp_path / "lab" / "depth.py")
     monkeypatch.syspath_prepend(tmp_path)
     assert licenses("lab.depth", {}) == {"lab.depth": "MIT"}
+    assert predicts("lab.depth", {}) is None
+    judges = ScoreConfig(geometry="lab.depth", metrics=("normal_agreement", "oracle_psnr"))
+    assert measurable(judges, truth=False) == {"normal_agreement"}
     assert resolved("lab.depth", {"near": 2}) == {"near": 2.0}

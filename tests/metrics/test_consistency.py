@@ -1,4 +1,6 @@
+import gc
 from dataclasses import replace
+from weakref import ref
 
 import pytest
 import torch
@@ -81,6 +83,17 @@ def test_a_frozen_clip_cannot_be_judged():
 def test_scale_and_world_origin_change_nothing(scale):
     geometry = prediction()
     assert score(scenes.move_world(geometry, scale)) == pytest.approx(score(geometry), abs=2e-3)
+
+
+def test_a_prepared_clip_is_kept_as_long_as_its_geometry():
+    geometry = prediction()
+    first = consistency.prepared(geometry)
+    assert consistency.prepared(geometry) is first
+    assert consistency.prepared(replace(geometry, depth=geometry.depth.clone())) is not first
+    kept = ref(first)
+    del first, geometry
+    gc.collect()
+    assert kept() is None
 
 
 def test_error_maps_leave_moving_bodies_out():

@@ -33,6 +33,7 @@ def comparison(metric: str, verdict: str, against: str = "base", arm: str = "dpo
         ci95=interval,
         win_rate=0.75,
         win_rate_ci95=(0.6, 0.9),
+        rank_biserial=0.5 if higher else -0.5,
         holm_p=0.01,
         mde=0.05,
         headroom_share=0.4,

@@ -115,6 +115,7 @@ def test_a_run_whose_reward_rises_while_the_primary_falls_is_named(whole_run, tm
     for metric, sign in ((primary, -1), (reward, 1)):
         better = 1 if compared[metric]["higher_is_better"] else -1
         compared[metric]["ci95"] = sorted(sign * better * share for share in (0.01, 0.02))
+        compared[metric]["rank_biserial"] = 0.5 * sign * better
     # Intervals of few prompts are clear of zero by chance; ranks of few are not.
     for p in (0.01, 0.25):
         compared[primary]["holm_p"] = compared[reward]["holm_p"] = p

@@ -106,10 +106,10 @@ def test_the_card_tells_what_the_run_recorded(finished, model, tmp_path):
     written = run(cfg, finished / "lora" / "dpo", tmp_path, model=model, evaluation=finished)
     assert [path.relative_to(tmp_path).as_posix() for path in written] == [
         "pytorch_lora_weights.safetensors",
-        "training.json",
         "peft/adapter_config.json",
         "peft/adapter_model.safetensors",
         "comfyui/house.safetensors",
+        "training.json",
         "merged",
         "README.md",
     ]

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from safetensors.torch import load_file
 
@@ -15,7 +17,7 @@ from videogpa.stages.rounds import (
     stack,
     trainings_of,
 )
-from videogpa.stages.train import SUMMARY, preferred_by
+from videogpa.stages.train import SUMMARY, Taught, taught
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +46,12 @@ def test_folders_and_names(tmp_path):
 def test_a_stack_is_an_artifact_of_one_lora_for_each_expert(model, tmp_path):
     first = write_lora(tmp_path / "first", model, 5)
     second = write_lora(tmp_path / "second", model, 7, LORA_FILES)
-    (second / SUMMARY).write_text('{"preferred_by": "epipolar", "pairs": 3}')
+    for folder, licensed in ((first, "a"), (second, "b")):
+        told = {"preferred_by": "epipolar", "pairs": 3, "licenses": {licensed: "MIT"}}
+        (folder / SUMMARY).write_text(json.dumps(told))
     out = stack(StackConfig(rounds=2), first, second, tmp_path / "out")
     assert set(read_manifest(out).files) == {SUMMARY, *LORA_FILES}
-    assert preferred_by(out) == "epipolar"
+    assert taught(out) == Taught(preferred_by="epipolar", licenses={"a": "MIT", "b": "MIT"})
     # The first has nothing for the second expert.
     (one, other), parts = read_loras(out), [*read_loras(first), *read_loras(second)]
     module = one.modules[0]

@@ -22,7 +22,8 @@ class GeometryPrediction:
     depth [t h w] is z-depth (0 = unknown), confidence [t h w] is at least 0 (0 = do not use),
     extrinsics_w2c [t 3 4] are OpenCV world-to-camera, intrinsics [t 3 3] in pixels of `images` with
     pixel centres at integers, images [t 3 h w] in [0, 1].
-    `scale` says whether lengths are metres or only relative to each other.
+    `scale` says whether lengths are metres or only relative to each other. Tensors are never changed in place: what
+    metrics find is kept for the prediction that they found it for.
     """
 
     depth: Depth

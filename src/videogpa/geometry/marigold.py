@@ -10,6 +10,7 @@ from videogpa.geometry.base import GeometryPrediction
 from videogpa.geometry.marigold_pipeline import load_pipeline, predict_frames
 from videogpa.geometry.options import build
 from videogpa.geometry.options import licenses as licenses_of
+from videogpa.geometry.options import predicts as predicts_of
 from videogpa.licenses import folder_license
 from videogpa.tensors import Video
 
@@ -25,6 +26,11 @@ def licenses(
 ) -> dict[str, str]:
     """What the folder's model card says, and the licences of the base."""
     return licenses_of(base, _base_options(base_weights)) | {"marigold": folder_license(weights)}
+
+
+def predicts(base: str = "sfm", base_weights: Path | None = None, **_: object) -> set[str]:
+    """The albedo beside whatever the base gives."""
+    return {*PREDICTS, *(predicts_of(base, _base_options(base_weights)) or ())}
 
 
 class Backend:

@@ -75,6 +75,20 @@ def licenses(name: str, options: Options) -> dict[str, str]:
     return {name: getattr(backend, "LICENSE", backend.Backend.license)}
 
 
+def predicts(name: str, options: Options) -> set[str] | None:
+    """What the backend gives with these options (`GeometryPrediction`'s depth, poses, normals, albedo, confidence);
+    None where it does not say.
+
+    Raises:
+        InputError: as `resolved`.
+    """
+    backend = load("geometry", name)
+    if hasattr(backend, "predicts"):
+        return backend.predicts(**resolved(name, options))
+    says = getattr(backend, "PREDICTS", None)
+    return None if says is None else set(says)
+
+
 def protocol(name: str, options: Options) -> dict[str, Any]:
     """What of the options decides the geometry: all of them, with weights by their content, not by their path."""
     content: dict[str, Any] = {option: hash_input(path) for option, path in weights(name, options).items()}

@@ -16,7 +16,7 @@ it may cheat with put in:
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from jaxtyping import Float
 from torch import Tensor
@@ -39,6 +39,7 @@ NEEDS: frozenset[Need] = frozenset({"geometry"})
 REPEATED = 0.05
 """A frame repeats the one before if it differs from it by less than this share of the clip's median step."""
 COST_OF_REPEATING = 0.5
+_PREPARED: WeakKeyDictionary[GeometryPrediction, GeometryPrediction] = WeakKeyDictionary()
 
 
 def measure(clip: Clip) -> float:
@@ -89,17 +90,19 @@ def clip_errors(prediction: GeometryPrediction) -> list[PairErrors]:
     return frames
 
 
-@lru_cache(maxsize=1)
 def prepared(prediction: GeometryPrediction) -> GeometryPrediction:
     """The prediction with surfaces fused over the frames, one exposure, and the root of its confidence.
 
-    Of the last clip it is kept: `edge_agreement` and the maps of inconsistency start from it, too.
+    It is kept as long as the prediction is: `edge_agreement` and maps of inconsistency start from it, too.
 
     Raises:
         CannotJudge: fewer than two frames.
     """
-    prediction = exposed_alike(with_fused_depth(prediction))
-    return replace(prediction, confidence=prediction.confidence.nan_to_num(0, 0, 0).clamp_min(0).sqrt())
+    if prediction not in _PREPARED:
+        fused = exposed_alike(with_fused_depth(prediction))
+        confidence = fused.confidence.nan_to_num(0, 0, 0).clamp_min(0).sqrt()
+        _PREPARED[prediction] = replace(fused, confidence=confidence)
+    return _PREPARED[prediction]
 
 
 def contrasts(images: Video) -> Float[Tensor, " t"]:

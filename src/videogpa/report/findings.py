@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from videogpa.artifact import read_as_made
 from videogpa.errors import InputError, first_problem
+from videogpa.statistics import is_clear
 
 Verdict = Literal["better", "worse", "unclear", "disqualified", "neither"]
 """`disqualified`: the winner breaks a guard; `neither`: the metric has no better."""
@@ -22,9 +23,10 @@ PHRASES = {"consistency": "hold together {} in 3D"}
 class Comparison(BaseModel):
     """One metric of one arm against another, as `summary.json` has it (docs/evaluation.md).
 
-    mean_difference: arm - against over `n` pairs; win_rate: share of `prompts`; holm_p: corrected within the metric's
-    family; mde: the smallest effect that would have been found 4 times of 5; headroom_share: the difference over what
-    the truth has over the base. Intervals are 95 %. None where there is no such figure.
+    mean_difference: arm - against over `n` pairs; win_rate: share of `prompts`; rank_biserial: which way signed ranks
+    point; holm_p: corrected within the metric's family; mde: the smallest effect that would have been found 4 times of
+    5; headroom_share: the difference over what the truth has over the base. Intervals are 95 %. None where there is no
+    such figure.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +39,7 @@ class Comparison(BaseModel):
     ci95: tuple[FiniteFloat, FiniteFloat]
     win_rate: FiniteFloat | None
     win_rate_ci95: tuple[FiniteFloat, FiniteFloat] | None
+    rank_biserial: FiniteFloat | None = None
     holm_p: FiniteFloat
     mde: FiniteFloat | None
     headroom_share: FiniteFloat | None
@@ -44,6 +47,13 @@ class Comparison(BaseModel):
     verdict: Verdict
     n: int
     prompts: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether its sign is clear, whichever is better and whoever breaks a guard."""
+        # Evaluations of earlier versions do not say which way ranks point.
+        ranks = self.mean_difference if self.rank_biserial is None else self.rank_biserial
+        return is_clear(self.ci95, ranks, self.holm_p)
 
     @property
     def sides(self) -> tuple[str, str]:

@@ -14,10 +14,10 @@ from videogpa.stages.against_truth import BetweenSeedsRow
 from videogpa.stages.external_scores import ExternalScore, from_outside
 from videogpa.stages.score import higher_is_better
 from videogpa.statistics import (
-    LEVEL,
     bootstrap_interval,
     cluster_means,
     holm,
+    is_clear,
     minimum_detectable_effect,
     rank_biserial,
     ratio_interval,
@@ -250,9 +250,7 @@ def _verdict(compared: Mapping[str, Any], guards: Mapping[str, Sequence[str]]) -
     if compared["family"] in ("guard", "neither"):
         return "neither"
     low, high = compared["ci95"]
-    # A few large gains can outweigh many small losses: then mean and ranks contradict each other.
-    agreed = (low > 0) == (compared["rank_biserial"] > 0)
-    if low <= 0 <= high or compared["holm_p"] >= LEVEL or not agreed:
+    if not is_clear((low, high), compared["rank_biserial"], compared["holm_p"]):
         return "unclear"
     verdict = "better" if (low > 0) == compared["higher_is_better"] else "worse"
     winner = compared["arm" if verdict == "better" else "against"]

@@ -36,7 +36,7 @@ from videogpa.stages.rounds import arm_before, evaluation_of, require_whole, tra
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, higher_is_better
 from videogpa.stages.train import LORA, SUMMARY
-from videogpa.statistics import LEVEL, bootstrap_interval
+from videogpa.statistics import bootstrap_interval
 from videogpa.types import Candidate, EvalRow, MetricValues, Prompt, Score
 
 DRAWN = SampleConfig(candidates=1)
@@ -205,7 +205,7 @@ def _gains(evaluation: Path, arm: str) -> list[tuple[Gain, Gain]]:
         compared, levels = summary.compared(arm, against), summary.arms.get(against, {})
         if not (primary and {reward, primary} <= compared.keys() and levels[reward] and levels[primary]):
             continue
-        if max(compared[reward].holm_p, compared[primary].holm_p) < LEVEL:
+        if compared[reward].clear and compared[primary].clear:
             found.append((_gain(compared[reward], levels[reward]), _gain(compared[primary], levels[primary])))
     return found
 

@@ -122,11 +122,9 @@ def run(
             cannot be measured, what trained or selected an arm would judge it, or the scores cannot be made
             (`score.check_needed`).
     """
-    _check_arms(cfg)
     arms = {name: _with_maker(arm) for name, arm in cfg.arms.items()}
     cfg = cfg.model_copy(update={"arms": arms})
-    worlds = {p.id: p.world for p in read_rows(prompts, Prompt) if p.status == "ok"}
-    _check_judges(cfg, worlds)
+    worlds = check(cfg, prompts)
     with open_artifact(
         out,
         stage="evaluation",
@@ -155,6 +153,18 @@ def run(
         write_json_atomic(out / SUMMARY, summary)
         artifact.finish([r.id for r in rows], [SUMMARY, BETWEEN])
     return out
+
+
+def check(cfg: EvaluateConfig, prompts: Path) -> Worlds:
+    """What can be told before anything is drawn; returns the scenes of the prompts, by id.
+
+    Raises:
+        InputError: as `run`. What a LoRA's training says of itself is not looked at.
+    """
+    _check_arms(cfg)
+    worlds = {p.id: p.world for p in read_rows(prompts, Prompt) if p.status == "ok"}
+    _check_judges(cfg, worlds)
+    return worlds
 
 
 def add_scores(evaluation: Path, tables: Sequence[Path], *, partial: bool = False) -> Path:
@@ -398,9 +408,9 @@ def _with_maker(arm: Arm) -> Arm:
     if arm.lora is None or arm.trained_by is not None:
         return arm
     # It loads what trains.
-    from videogpa.stages.train import preferred_by
+    from videogpa.stages.train import taught
 
-    return arm.model_copy(update={"trained_by": preferred_by(lora_folder(arm.lora))})
+    return arm.model_copy(update={"trained_by": taught(lora_folder(arm.lora)).preferred_by})
 
 
 def _without_paths(cfg: EvaluateConfig) -> EvaluateConfig:

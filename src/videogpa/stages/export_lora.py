@@ -40,7 +40,7 @@ from videogpa.errors import InputError, first_problem
 from videogpa.families.variants import experts_of, license_of, variants_of
 from videogpa.licenses import PERMISSIVE, UNKNOWN
 from videogpa.plugin import available
-from videogpa.stages.train import LORA, PREFERRED_BY, SUMMARY
+from videogpa.stages.train import LORA, SUMMARY
 from videogpa.weights import GENERATOR
 
 Format = Literal["diffusers", "peft", "comfyui", "merged"]
@@ -115,14 +115,16 @@ def run(
     lost = None
     if "diffusers" in cfg.formats:
         written += write_diffusers(loras, out)
-        if origin.training is not None:
-            write_json_atomic(out / SUMMARY, origin.training)
-            written.append(out / SUMMARY)
     if "peft" in cfg.formats:
         for folder, one in zip(_peft_folders(out, len(loras)), loras, strict=True):
             written += write_peft(one, folder, cfg.base_model)
     if "comfyui" in cfg.formats:
         written += write_comfyui(family, loras, out / "comfyui", cfg.name)
+    # Another LoRA may have been exported here before.
+    (out / SUMMARY).unlink(missing_ok=True)
+    if origin.training is not None and written:
+        write_json_atomic(out / SUMMARY, origin.training)
+        written.append(out / SUMMARY)
     if "merged" in cfg.formats:
         precision = torch.float32 if cfg.merged_precision == "float32" else None
         lost = merge(loras, model, experts_of(family, model), out / "merged", precision)
@@ -164,7 +166,8 @@ def origin_of(lora: Path, evaluation: Path | None = None) -> Origin:
     recorded = _json(training / CONFIG)
     return Origin(
         training=_outcome(training / SUMMARY),
-        config=recorded and recorded["config"],
+        # Beside a stack of rounds lies how it was stacked.
+        config=recorded["config"] if recorded and recorded["stage"] == "train" else None,
         pairs=_pairs_config(training, recorded),
         **_evaluated(lora, evaluation),
     )
@@ -207,7 +210,7 @@ def _origin_rows(
 ) -> list[tuple[str, str]]:
     training = origin.training or {}
     judges = training.get("licenses")
-    metric = (origin.pairs or {}).get("metric") or training.get(PREFERRED_BY)
+    metric = (origin.pairs or {}).get("metric") or training.get("preferred_by")
     ranks = sorted({len(one.weights[f"{module}.lora_A.weight"]) for one in loras for module in one.modules})
     return [
         ("base model", f"{base} (family `{family}`)"),

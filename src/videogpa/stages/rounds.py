@@ -12,7 +12,7 @@ from videogpa.artifact import CONFIG, MANIFEST, open_artifact, write_json_atomic
 from videogpa.dpo.lora_formats import read_loras, stacked, write_diffusers
 from videogpa.dpo.training import LOG
 from videogpa.errors import InputError
-from videogpa.stages.train import LORA, PREFERRED_BY, SUMMARY, preferred_by
+from videogpa.stages.train import LORA, SUMMARY, Taught, taught
 from videogpa.types import Row
 
 ROUNDS, EVALUATION = "rounds", "evaluation"
@@ -72,7 +72,7 @@ def evaluation_of(run: Path) -> Path:
 def stack(cfg: StackConfig, earlier: Path, new: Path, out: Path, *, overwrite: bool = False) -> Path:
     """Write one LoRA for the plain base that does what `new` does on top of `earlier`; returns the folder.
 
-    Beside it stands by which metric's preferences the newer was trained.
+    Beside it stands what taught them: the metric of the newer one's pairs, the licences of both.
 
     Raises:
         InputError: a LoRA is missing or unreadable.
@@ -90,7 +90,9 @@ def stack(cfg: StackConfig, earlier: Path, new: Path, out: Path, *, overwrite: b
         # Of two experts each has a LoRA of its own.
         experts = zip_longest(read_loras(earlier), read_loras(new))
         files = write_diffusers([stacked([lora for lora in both if lora]) for both in experts], out)
-        write_json_atomic(out / SUMMARY, {PREFERRED_BY: preferred_by(new)})
+        before, after = taught(earlier), taught(new)
+        both = Taught(preferred_by=after.preferred_by, licenses=before.licenses | after.licenses)
+        write_json_atomic(out / SUMMARY, both.model_dump())
         artifact.finish([], [SUMMARY, *(file.name for file in files)])
     return out
 

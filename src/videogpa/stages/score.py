@@ -129,17 +129,20 @@ def metric_names(cfg: ScoreConfig) -> list[str]:
 
 
 def measurable(cfg: ScoreConfig, *, truth: bool) -> set[str]:
-    """The metrics asked for that can have a value: their geometry model gives what they need, and `truth` says whether
-    any video's true continuation is known.
+    """The metrics asked for that can have a value: their geometry model gives what they need, or does not say what it
+    gives, and `truth` says whether any video's true continuation is known.
 
     Raises:
-        InputError: a name that no metric or geometry model has.
+        InputError: a name that no metric or geometry model has, or an option that the model does not take.
     """
+    from videogpa.geometry.options import predicts
+
     used = geometry_used(cfg)
-    given = {"geometry", *load("geometry", used).PREDICTS} if used else set()
-    if truth:
-        given.add("truth")
-    return {name for name in metric_names(cfg) if load("metrics", name).NEEDS.issubset(given)}
+    said = predicts(used, cfg.geometry_options) if used else set()
+    lacking = {"normals", "albedo"} - said if said is not None else set()
+    if not truth:
+        lacking.add("truth")
+    return {name for name in metric_names(cfg) if load("metrics", name).NEEDS.isdisjoint(lacking)}
 
 
 def protocol_hash(cfg: ScoreConfig) -> str:

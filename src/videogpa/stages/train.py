@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from pydantic import BaseModel, ValidationError
 
 from videogpa.artifact import MANIFEST, open_artifact, read_json, recorded, write_json_atomic
 from videogpa.dpo.checkpoint import Progression, set_weights
@@ -22,7 +23,7 @@ from videogpa.dpo.pairs import Reading, TrainingPair, generator, load_pairs, rea
 from videogpa.dpo.plan import Plan, on_meta, plan, training_rate
 from videogpa.dpo.reference_cache import ReferenceCache
 from videogpa.dpo.training import CHECKPOINT, LOG, Data, prepared, train
-from videogpa.errors import InputError
+from videogpa.errors import InputError, first_problem
 from videogpa.families.base import VideoFamily
 from videogpa.families.variants import experts_of, require_licensed
 from videogpa.plugin import load
@@ -30,7 +31,6 @@ from videogpa.stages.pair import licenses_of
 from videogpa.types import Row
 
 SUMMARY, LORA, REFERENCE = "training.json", "lora", "reference.jsonl"
-PREFERRED_BY = "preferred_by"
 
 
 def run(
@@ -83,8 +83,9 @@ def run(
         counts = {
             "pairs": len(training),
             "held_out_pairs": len(held_out),
-            PREFERRED_BY: recorded(pairs)["config"].get("metric"),
-            "licenses": licenses_of(pairs),
+            **Taught(
+                preferred_by=recorded(pairs)["config"].get("metric"), licenses=licenses_of(pairs)
+            ).model_dump(),
         }
         if accelerator.is_main_process:
             # Whoever looks at a training under way wants to know them.
@@ -139,18 +140,27 @@ def plan_of(
     return plan(cfg, family, batch, len(training), training_rate(dtype, device))
 
 
-def preferred_by(lora: Path) -> str | None:
-    """The metric of the pairs that a stored LoRA learnt from, as its training says beside it; None where none does.
+class Taught(BaseModel):
+    """What taught a LoRA: the metric of its pairs, and the licences of the weights that made them."""
+
+    preferred_by: str | None = None
+    licenses: dict[str, str] = {}
+
+
+def taught(lora: Path) -> Taught:
+    """What taught a stored LoRA, as its training says beside it; nothing where none does.
 
     Raises:
         InputError: what lies there was not written by a training.
     """
     folder = lora.parent if lora.is_file() else lora
     told = next((file for file in (folder / SUMMARY, folder.parent / SUMMARY) if file.exists()), None)
-    said = read_json(told) if told else {}
-    if not isinstance(said, dict) or not isinstance(metric := said.get(PREFERRED_BY), str | None):
-        raise InputError(f"{told} is not what a training says of itself; move the LoRA elsewhere")
-    return metric
+    try:
+        return Taught() if told is None else Taught.model_validate(read_json(told))
+    except ValidationError as error:
+        raise InputError(
+            f"{told} is not what a training says of itself ({first_problem(error)}); move the LoRA elsewhere"
+        ) from error
 
 
 def _drop_checkpoints(out: Path, accelerator: Accelerator) -> None:
