@@ -197,3 +197,17 @@ def test_rounds_are_compared_with_the_base_and_one_by_one():
     compared = with_rounds(given, "dpo", 3).compared
     assert compared[0] == ("dpo", "dpo_random")
     assert set(compared[1:]) == {*against_base[1:], *steps}
+    # Said either way round it is said.
+    turned = cfg.model_copy(update={"comparisons": (("dpo", "dpo_round_2"),)})
+    assert set(with_rounds(turned, "dpo", 2).compared) == {("dpo", "dpo_round_2"), ("dpo_round_2", "base")}
+
+
+def test_a_recipe_may_compare_rounds_that_are_still_to_come(tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise Stopped
+
+    monkeypatch.setattr("videogpa.run.sample.run", stop)
+    cfg = quick.recipe()
+    judged = cfg.evaluate.model_copy(update={"comparisons": (("dpo_round_2", "dpo_random"),)})
+    with pytest.raises(Stopped):
+        run(cfg.model_copy(update={"evaluate": judged}), tmp_path / "run", 2, workers=1)

@@ -104,18 +104,18 @@ def _run(
     say("prompts")
     train_prompts = _prompts(cfg.train_prompts, out / "prompts" / "train", overwrite)
     held_out = _prompts(cfg.held_out_prompts, out / "prompts" / "held_out", overwrite)
-    evaluate.check(with_loras(cfg.evaluate, {name: Path(name) for name in cfg.trainings}), held_out)
+    planned = [*cfg.trainings, *(round_arm(leading, n) for n in range(2, rounds + 1) if leading)]
+    evaluate.check(_judged(cfg, {name: Path(name) for name in planned}, leading, rounds), held_out)
     fit = partial(train_round, train_prompts=train_prompts, say=say, workers=workers, overwrite=overwrite)
     loras = fit(cfg, out)
-    judged = with_loras(cfg.evaluate, loras)
     if leading is not None:
         for number in range(2, rounds + 1):
             home, earlier = round_folder(out, number), loras[round_arm(leading, number - 1)]
             new = fit(later_round(cfg, leading, number, earlier), home, earlier=earlier)[leading]
             together = stack(StackConfig(rounds=number), earlier, new, home / "stacked", overwrite=overwrite)
             loras[round_arm(leading, number)] = together
-        judged = with_rounds(with_loras(cfg.evaluate, loras), leading, rounds)
     say("evaluation")
+    judged = _judged(cfg, loras, leading, rounds)
     home = round_folder(out, rounds)
     evaluation = evaluate.run(judged, held_out, home / EVALUATION, workers=workers, overwrite=overwrite)
     say("report")
@@ -194,11 +194,18 @@ def later_round(cfg: RunConfig, arm: str, number: int, lora: Path) -> RunConfig:
     return cfg.model_copy(update=changes)
 
 
+def _judged(cfg: RunConfig, loras: Mapping[str, Path], leading: str | None, rounds: int) -> EvaluateConfig:
+    judged = with_loras(cfg.evaluate, loras)
+    return judged if leading is None else with_rounds(judged, leading, rounds)
+
+
 def with_rounds(cfg: EvaluateConfig, arm: str, rounds: int) -> EvaluateConfig:
     """The evaluation with every later round of an arm compared with the base and with the round before it, too."""
     arms = [round_arm(arm, number) for number in range(1, rounds + 1)]
-    added = [(later, against) for before, later in pairwise(arms) for against in (BASE, before)]
-    return cfg.model_copy(update={"comparisons": tuple(dict.fromkeys([*cfg.compared, *added]))})
+    wanted = [(later, against) for before, later in pairwise(arms) for against in (BASE, before)]
+    given = {frozenset(sides) for sides in cfg.compared}
+    added = [sides for sides in wanted if frozenset(sides) not in given]
+    return cfg.model_copy(update={"comparisons": (*cfg.compared, *added)})
 
 
 def with_loras(cfg: EvaluateConfig, loras: Mapping[str, Path]) -> EvaluateConfig:

@@ -114,5 +114,6 @@ def test_unknown_depth_is_not_judged():
 
 def test_edges_that_contradict_each_other_are_worth_nothing():
     geometry = prediction(3, 2)
+    assert score(geometry) > 0.8
     inverted = torch.stack([geometry.images[0], 1 - geometry.images[1]])
     assert score(geometry, inverted) == 0

@@ -134,6 +134,20 @@ def test_the_card_tells_what_the_run_recorded(finished, model, tmp_path):
     assert "unknown" not in body
 
 
+def test_a_second_export_says_nothing_of_the_first_and_a_stage_keeps_its_own(finished, model, tmp_path):
+    training = finished / "lora" / "dpo"
+    run(ExportLoraConfig(), training, tmp_path / "out", model=model)
+    bare = tmp_path / "bare" / "deep" / LORA_FILES[0]
+    bare.parent.mkdir(parents=True)
+    bare.write_bytes((training / "lora" / LORA_FILES[0]).read_bytes())
+    run(ExportLoraConfig(), bare, tmp_path / "out", model=model)
+    assert not (tmp_path / "out" / "training.json").exists()
+    before = (training / "training.json").read_bytes()
+    with pytest.raises(InputError, match="holds what a stage made"):
+        run(ExportLoraConfig(formats=("merged",)), bare, training, model=model)
+    assert (training / "training.json").read_bytes() == before
+
+
 def test_what_nobody_knows_is_called_unknown(finished, model, tmp_path):
     bare = tmp_path / "bare" / "deep"
     bare.mkdir(parents=True)

@@ -28,9 +28,10 @@ def licenses(
     return licenses_of(base, _base_options(base_weights)) | {"marigold": folder_license(weights)}
 
 
-def predicts(base: str = "sfm", base_weights: Path | None = None, **_: object) -> set[str]:
-    """The albedo beside whatever the base gives."""
-    return {*PREDICTS, *(predicts_of(base, _base_options(base_weights)) or ())}
+def predicts(base: str = "sfm", base_weights: Path | None = None, **_: object) -> set[str] | None:
+    """The albedo beside what the base gives; None where that does not say."""
+    given = predicts_of(base, _base_options(base_weights))
+    return None if given is None else given | {"albedo"}
 
 
 class Backend:

@@ -107,6 +107,8 @@ def run(
     # Not by Path.resolve, which raises at a link to itself.
     if os.path.realpath(out) == os.path.realpath(lora if lora.is_dir() else lora.parent):
         raise InputError(f"{out} is where the LoRA itself lies: write the exported one elsewhere")
+    if (out / CONFIG).exists():
+        raise InputError(f"{out} holds what a stage made: write the exported LoRA elsewhere")
     origin = origin_of(lora, evaluation)
     if "comfyui" in cfg.formats:
         # Before anything is written.
@@ -120,11 +122,12 @@ def run(
             written += write_peft(one, folder, cfg.base_model)
     if "comfyui" in cfg.formats:
         written += write_comfyui(family, loras, out / "comfyui", cfg.name)
-    # Another LoRA may have been exported here before.
-    (out / SUMMARY).unlink(missing_ok=True)
     if origin.training is not None and written:
         write_json_atomic(out / SUMMARY, origin.training)
         written.append(out / SUMMARY)
+    elif written:
+        # Of another LoRA that was exported here before.
+        (out / SUMMARY).unlink(missing_ok=True)
     if "merged" in cfg.formats:
         precision = torch.float32 if cfg.merged_precision == "float32" else None
         lost = merge(loras, model, experts_of(family, model), out / "merged", precision)
