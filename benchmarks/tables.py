@@ -272,7 +272,6 @@ LABELS = {
     "margin_weighted": "ours, weighted by margin",
     "best_worst": "ours, best against worst",
     "paper_1.2": "the paper's, 1.2 times as strong",
-    "epipolar_1.4": "epipolar, 1.4 times as strong",
     "sft_chosen": "SFT on chosen",
     "sft_random": "SFT on random samples",
     "six_steps": "the base with six sampler steps",
