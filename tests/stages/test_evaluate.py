@@ -375,6 +375,10 @@ def test_folders_are_compared_by_content(inputs, evaluated, tmp_path):
         ({"primary": "motion"}, "'motion' is not among the metrics that judge"),
         ({"primary": "oracle_variance"}, "'oracle_variance' is not among"),
         (
+            {"primary": "oracle_psnr", "score": ScoreConfig(geometry="embedded", window=2)},
+            "'oracle_psnr' is not among",
+        ),
+        (
             {"arms": {"best": Arm(best_of=2, best_by="oracle_psnr")}, "primary": "oracle_psnr"},
             "judges by what made arm 'best'",
         ),

@@ -472,7 +472,9 @@ def _check_arms(cfg: EvaluateConfig) -> None:
 
 def _check_judges(cfg: EvaluateConfig, worlds: Worlds) -> None:
     truth = any(worlds.values())
-    measured = score.measurable(cfg.score, truth=truth)
+    # A window is no true continuation, and the errors of seeds together are of whole clips.
+    cut = cfg.score.window is not None and cfg.score.window < cfg.sample.frames
+    measured = score.measurable(cfg.score, truth=truth and not cut)
     for name, arm in cfg.arms.items():
         if arm.best_of > 1 and arm.best_by not in measured:
             raise InputError(
