@@ -4,8 +4,8 @@
 
 Every training seed draws its own prompts and candidates; all arms of a seed train on as much. Held-out prompts and
 their noise are the same for all arms. The primary was chosen before (`benchmarks/primary_oracle.py`). Five evaluations:
-static scenes by their truth, the same with six sampler steps instead of eight, the base's best number by the primary of
-those that keep its sharpness, and scenes with a moving body; some static ones, and captions alone, which have no truth,
+static scenes by their truth, the same with six sampler steps instead of eight (ours and the base alone), its best number
+by the primary of those that keep its sharpness, and scenes with a moving body; some static ones, and captions alone, which have no truth,
 with structure from motion, a geometry that trained no arm. The CSV has a row for every comparison and metric of every
 training seed, and one over all seeds, whose interval resamples prompts. Finished parts of the work folder are kept, so
 `--scenes` may name one evaluation more each time; the same arms give the same LoRAs in another run. Beside the arms
@@ -89,7 +89,7 @@ JUDGED = (
     "dynamic_degree",
 )
 MAIN = ("ours", "ours_shuffled", "paper")
-"""The arms that are also measured with six steps, on moving scenes, on captions alone and by geometry."""
+"""The arms that are also measured on moving scenes, by geometry and on captions alone."""
 
 
 def main(
@@ -111,14 +111,14 @@ def main(
         for seed, of in enumerate(loras)
         for name, lora in of.items()
     }
-    few = {name: arm for name, arm in every.items() if name.rpartition("_")[0] in MAIN}
+    few, alone = _named(every, MAIN), _named(every, ("ours",))
     for name, (weaker, strength) in STRONGER.items():
         for seed, of in enumerate(loras):
             if weaker in of:
                 every[of_seed(name, seed)] = Arm(
                     lora=str(of[weaker]), trained_by=ARMS[weaker].reward, strength=strength
                 )
-    for measured in (every, few):
+    for measured in (every, few, alone):
         measured[FAULTLESS] = Arm(model="embedded-clean")
     held = WorldPrompts(split="held_out", count=held_out)
     dynamic, first = held.model_copy(update={"dynamic": True}), held.model_copy(update={"count": judged})
@@ -127,7 +127,7 @@ def main(
     drawn = SampleConfig(model=model, candidates=2, seed=1_000, steps=8, keep_latents=False, previews=False)
     plans = {
         STATIC: (held, every, drawn, truth),
-        SIX: (held, few, drawn.model_copy(update={"steps": 6}), truth),
+        SIX: (held, alone, drawn.model_copy(update={"steps": 6}), truth),
         "dynamic": (dynamic, few, drawn, truth),
         "static by geometry": (first, few, drawn, geometry),
         "captions": (captions, few, drawn, geometry),
@@ -150,6 +150,11 @@ def main(
         for row in table(values, AGAINST, seeds, primaries[name])
     ]
     write(rows, result or out / "gain")
+
+
+def _named(arms: Mapping[str, Arm], names: Sequence[str]) -> dict[str, Arm]:
+    """Those of all training seeds."""
+    return {name: arm for name, arm in arms.items() if name.rpartition("_")[0] in names}
 
 
 def trained(
