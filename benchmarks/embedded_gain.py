@@ -4,12 +4,12 @@
 
 Every training seed draws its own prompts and candidates; all arms of a seed train on as much. Held-out prompts and
 their noise are the same for all arms. The primary was chosen before (`benchmarks/primary_oracle.py`). Five evaluations:
-static scenes by their truth, the same with six sampler steps instead of eight (ours and the base alone), its best number
-by the primary of those that keep its sharpness, and scenes with a moving body; some static ones, and captions alone, which have no truth,
-with structure from motion, a geometry that trained no arm. The CSV has a row for every comparison and metric of every
-training seed, and one over all seeds, whose interval resamples prompts. Finished parts of the work folder are kept, so
-`--scenes` may name one evaluation more each time; the same arms give the same LoRAs in another run. Beside the arms
-stand the base with six steps and as it was before it saw clips with faults.
+static scenes by their truth; the same with six sampler steps instead of eight, ours and the base alone, its best number
+by the primary of those that keep its sharpness; scenes with a moving body; some static ones, and captions alone, which
+have no truth, with structure from motion, a geometry that trained no arm. The CSV has a row for every comparison and
+metric of every training seed, and one over all seeds, whose interval resamples prompts. Finished parts of the work
+folder are kept, so `--scenes` may name one evaluation more each time; the same arms give the same LoRAs in another run.
+Beside the arms stand the base with six steps and as it was before it saw clips with faults.
 """
 
 from collections.abc import Callable, Mapping, Sequence
