@@ -64,7 +64,9 @@ def between_seeds(
     ]
     found = {}
     make_worker = partial(_make_measurer, cfg)
-    for job, measured in map_rows(make_worker, jobs, workers=workers, description="between seeds"):
+    # All arms of a prompt one after the other: their truth is rendered once.
+    by_prompt = sorted(jobs, key=lambda job: job.prompt_id)
+    for job, measured in map_rows(make_worker, by_prompt, workers=workers, description="between seeds"):
         if isinstance(measured, RowFailed):
             found[job] = job.row.model_copy(update={"status": "failed", "reason": str(measured)})
         else:
