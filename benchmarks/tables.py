@@ -23,7 +23,9 @@ PRIMARY = "primary_oracle_cpu2_2026-11-28.csv"
 PAIRS = "data_efficiency_cpu2_2026-11-28.csv"
 BEST_OF = "best_of_cpu2_2026-11-27.csv"
 ROUNDS = "rounds_cpu2_2026-11-28.csv"
-GAIN = "embedded_gain_cpu2_2026-11-27.csv"
+GAIN = "embedded_gain_cpu2_2026-11-30.csv"
+BY_CONSISTENCY = "embedded_gain_cpu2_2026-11-27.csv"
+"""Objectives and captions, with the reward and the primary of before."""
 TEN_TO_MINUS_FIVE = 1e5
 Table = Sequence[Sequence[str]]
 """The head, then the rows."""
@@ -147,11 +149,17 @@ def primary() -> Table:
     return [("", *candidates.values()), *cells]
 
 
-def gain(scenes: str, metrics: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> Table:
+def gain(
+    file: str,
+    labels: Mapping[str, str],
+    scenes: str,
+    metrics: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]],
+) -> Table:
     """Change of every metric in per cent over all training seeds, and the first one's wins by seed."""
     rows = {
         (row["arm"], row["against"], row["metric"], row["seed"]): row
-        for row in _csv(GAIN)
+        for row in _csv(file)
         if row["scenes"] == scenes
     }
     seeds = sorted({seed for *_, seed in rows if seed != "all"})
@@ -163,7 +171,7 @@ def gain(scenes: str, metrics: Mapping[str, str], pairs: Sequence[tuple[str, str
             continue
         cells = [_gained(rows[arm, against, name, "all"]) for name in metrics]
         by_seed = " ".join(fixed(float(rows[arm, against, first, seed]["won"] or 0), 2) for seed in seeds)
-        label = _sides(rows[arm, against, first, "all"], LABELS)
+        label = _sides(rows[arm, against, first, "all"], labels)
         body.append((label, *cells, by_seed))
     return [("", *metrics.values(), f"{metrics.get(first, '')}: won, by training seed"), *body]
 
@@ -282,6 +290,20 @@ AGAINST_OURS = [
     *(("ours", arm) for arm in LABELS if arm not in ("base", "ours", "faultless")),
     *((arm, f"{arm}_shuffled") for arm in ("consistency", "paper", "epipolar")),
 ]
+LABELS_BEFORE = LABELS | {
+    "ours": "**`consistency`**",
+    "ours_shuffled": "its labels shuffled",
+    "anchored": "anchored",
+    "safeguarded": "safeguarded",
+    "dense": "dense",
+}
+OBJECTIVES = [
+    (arm, "base") for arm in ("ours", "anchored", "safeguarded", "dense", "sft_chosen", "sft_random")
+]
+MAIN = [
+    *((arm, "base") for arm in ("ours", "ours_shuffled", "paper")),
+    *(("ours", arm) for arm in ("ours_shuffled", "paper")),
+]
 BY_TRUTH = {
     "oracle_unexplained": "**unexplained**",
     "oracle_gradient_bias2": "gradient bias²",
@@ -384,12 +406,13 @@ TABLES: dict[str, Callable[[], Table]] = {
     "efficiency": efficiency,
     "best_of": best_of,
     "rounds": rounds,
-    "gain": partial(gain, "static", BY_TRUTH, AGAINST_BASE),
-    "gain_against": partial(gain, "static", BY_TRUTH, AGAINST_OURS),
-    "gain_six_steps": partial(gain, "static, six steps", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
-    "gain_moving": partial(gain, "dynamic", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
-    "gain_geometry": partial(gain, "static by geometry", BY_GEOMETRY, AGAINST_BASE + AGAINST_OURS),
-    "gain_captions": partial(gain, "captions", BY_GEOMETRY, AGAINST_BASE + AGAINST_OURS),
+    "gain": partial(gain, GAIN, LABELS, "static", BY_TRUTH, AGAINST_BASE),
+    "gain_against": partial(gain, GAIN, LABELS, "static", BY_TRUTH, AGAINST_OURS),
+    "gain_six_steps": partial(gain, GAIN, LABELS, "static, six steps", BY_TRUTH, AGAINST_BASE),
+    "gain_moving": partial(gain, GAIN, LABELS, "dynamic", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
+    "gain_geometry": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "static by geometry", BY_GEOMETRY, MAIN),
+    "gain_objectives": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "static", BY_TRUTH, OBJECTIVES),
+    "gain_captions": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "captions", BY_GEOMETRY, MAIN),
 }
 
 if __name__ == "__main__":
