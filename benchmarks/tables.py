@@ -20,7 +20,8 @@ PAGES = (HOME.parent / "README.md", HOME.parent / "docs" / "results.md")
 DEMO = "embedded_demo_cpu2_2026-11-28.json"
 REWARD = "reward_held_out_cpu2_2026-11-24/metrics.csv"
 PRIMARY = "primary_oracle_cpu2_2026-11-28.csv"
-PAIRS = "data_efficiency_cpu2_2026-11-28.csv"
+PAIRS = "data_efficiency_cpu2_2026-11-30.csv"
+PAIRS_BY_CONSISTENCY = "data_efficiency_cpu2_2026-11-28.csv"
 BEST_OF = "best_of_cpu2_2026-11-27.csv"
 ROUNDS = "rounds_cpu2_2026-11-28.csv"
 GAIN = "embedded_gain_cpu2_2026-11-30.csv"
@@ -176,9 +177,9 @@ def gain(
     return [("", *metrics.values(), f"{metrics.get(first, '')}: won, by training seed"), *body]
 
 
-def efficiency() -> Table:
+def efficiency(file: str) -> Table:
     """Against the base: pairs, the primary's gain as a share of that of 240 prompts, and what the gain's table has."""
-    rows = {(row["arm"], row["metric"], row["seed"]): row for row in _csv(PAIRS) if row["against"] == "base"}
+    rows = {(row["arm"], row["metric"], row["seed"]): row for row in _csv(file) if row["against"] == "base"}
     metrics = {name: label for name, label in BY_TRUTH.items() if (WHOLE, name, "all") in rows}
     first = next(iter(metrics))
     seeds = sorted({seed for *_, seed in rows if seed != "all"})
@@ -403,7 +404,8 @@ TABLES: dict[str, Callable[[], Table]] = {
     "demo": demo,
     "reward": reward,
     "primary": primary,
-    "efficiency": efficiency,
+    "efficiency": partial(efficiency, PAIRS),
+    "efficiency_before": partial(efficiency, PAIRS_BY_CONSISTENCY),
     "best_of": best_of,
     "rounds": rounds,
     "gain": partial(gain, GAIN, LABELS, "static", BY_TRUTH, AGAINST_BASE),
