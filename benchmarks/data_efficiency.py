@@ -51,6 +51,8 @@ class Part:
 PARTS = {
     **{f"prompts_{count}": Part(prompts=count) for count in (8, 24, 64, PROMPTS, SEEDS * PROMPTS)},
     **{f"candidates_{c}": Part(prompts=PROMPTS * CANDIDATES // c, candidates=c) for c in (2, 3)},
+    "prompts_64_short": Part(prompts=64, training={"steps": 50}),
+    "two_pairs": Part(pairing={"pairs_per_prompt": 2}),
     "best_worst": Part(pairing={"pairs_per_prompt": 1}),
     "all_pairs": Part(pairing={"pairs_per_prompt": 15}),
     "any_motion": Part(pairing={"motion_match": None, "least_motion": None}),

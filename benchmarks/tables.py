@@ -259,6 +259,8 @@ PARTS = {
     "prompts_720": "720 × 6",
     "candidates_2": "720 × 2",
     "candidates_3": "480 × 3",
+    "prompts_64_short": "64 × 6, half the steps",
+    "two_pairs": "240 × 6, two pairs a prompt",
     "best_worst": "240 × 6, the best against the worst",
     "all_pairs": "240 × 6, all pairs",
     "any_motion": "240 × 6, whatever moves",
