@@ -2,6 +2,7 @@
 
 import csv
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def trained(tmp_path_factory, ti2v_folder):
         "model": ti2v_folder,
     }
     (root / "two").mkdir()
-    port = 20_000 + os.getpid() % 20_000
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
     earlier = write_lora(root / "earlier", ti2v_folder, 5)
     # Both are forked from one process that has imported everything, unless it started before.
     preload("videogpa.families.wan", "videogpa.stages.train")
