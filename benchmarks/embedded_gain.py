@@ -14,6 +14,7 @@ Beside the arms stand the base with six steps and as it was before it saw clips 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +37,16 @@ from videogpa.weights import model_folder
 
 OURS, CONSISTENCY, PAPER, EPIPOLAR = "edge_agreement", "consistency", "paper_reward", "epipolar"
 PRIMARY = "oracle_unexplained"
-STATIC, SIX = "static", "static, six steps"
+
+
+class Scenes(StrEnum):
+    """What is evaluated; the CSV names it so, too."""
+
+    STATIC = "static"
+    SIX = "static, six steps"
+    MOVING = "dynamic"
+    GEOMETRY = "static by geometry"
+    CAPTIONS = "captions"
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ def main(
     held_out: int = 300,
     judged: Annotated[int, typer.Option(help="held-out prompts that are measured by geometry")] = 60,
     arm: Annotated[list[str] | None, typer.Option(help="only these, repeatable")] = None,
-    scenes: Annotated[list[str] | None, typer.Option(help="only these evaluations, repeatable")] = None,
+    scenes: Annotated[list[Scenes] | None, typer.Option(help="only these evaluations, repeatable")] = None,
     model: str = "embedded",
     workers: int = 2,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
@@ -126,11 +136,11 @@ def main(
     truth, geometry = ScoreConfig(metrics=TRUE), ScoreConfig(geometry="sfm", metrics=JUDGED)
     drawn = SampleConfig(model=model, candidates=2, seed=1_000, steps=8, keep_latents=False, previews=False)
     plans = {
-        STATIC: (held, every, drawn, truth),
-        SIX: (held, alone, drawn.model_copy(update={"steps": 6}), truth),
-        "dynamic": (dynamic, few, drawn, truth),
-        "static by geometry": (first, few, drawn, geometry),
-        "captions": (captions, few, drawn, geometry),
+        Scenes.STATIC: (held, every, drawn, truth),
+        Scenes.SIX: (held, alone, drawn.model_copy(update={"steps": 6}), truth),
+        Scenes.MOVING: (dynamic, few, drawn, truth),
+        Scenes.GEOMETRY: (first, few, drawn, geometry),
+        Scenes.CAPTIONS: (captions, few, drawn, geometry),
     }
     found, primaries = {}, {}
     for name in scenes or plans:
@@ -142,8 +152,8 @@ def main(
             cfg, prompts.run_world(asked, home / "prompts"), home / "evaluation", workers=workers
         )
         found[name] = values_of(folder)
-    if {STATIC, SIX} <= found.keys():
-        found[STATIC][SIX_STEPS] = found[SIX][BASE]
+    if {Scenes.STATIC, Scenes.SIX} <= found.keys():
+        found[Scenes.STATIC][SIX_STEPS] = found[Scenes.SIX][BASE]
     rows = [
         {"scenes": name, **row}
         for name, values in found.items()

@@ -26,7 +26,7 @@ BEST_OF = "best_of_cpu2_2026-11-27.csv"
 ROUNDS = "rounds_cpu2_2026-11-28.csv"
 GAIN = "embedded_gain_cpu2_2026-11-30.csv"
 BY_CONSISTENCY = "embedded_gain_cpu2_2026-11-27.csv"
-"""Objectives and captions, with the reward and the primary of before."""
+"""Objectives, captions and another geometry, with the reward and the primary of before."""
 TEN_TO_MINUS_FIVE = 1e5
 Table = Sequence[Sequence[str]]
 """The head, then the rows."""
@@ -303,7 +303,7 @@ LABELS_BEFORE = LABELS | {
 OBJECTIVES = [
     (arm, "base") for arm in ("ours", "anchored", "safeguarded", "dense", "sft_chosen", "sft_random")
 ]
-MAIN = [
+BEFORE = [
     *((arm, "base") for arm in ("ours", "ours_shuffled", "paper")),
     *(("ours", arm) for arm in ("ours_shuffled", "paper")),
 ]
@@ -414,9 +414,9 @@ TABLES: dict[str, Callable[[], Table]] = {
     "gain_against": partial(gain, GAIN, LABELS, "static", BY_TRUTH, AGAINST_OURS),
     "gain_six_steps": partial(gain, GAIN, LABELS, "static, six steps", BY_TRUTH, AGAINST_BASE),
     "gain_moving": partial(gain, GAIN, LABELS, "dynamic", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
-    "gain_geometry": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "static by geometry", BY_GEOMETRY, MAIN),
+    "gain_geometry": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "static by geometry", BY_GEOMETRY, BEFORE),
     "gain_objectives": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "static", BY_TRUTH, OBJECTIVES),
-    "gain_captions": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "captions", BY_GEOMETRY, MAIN),
+    "gain_captions": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "captions", BY_GEOMETRY, BEFORE),
 }
 
 if __name__ == "__main__":
