@@ -19,7 +19,9 @@ FAULTLESS = "faultless"
 """The base before it learnt from clips with faults: what undoing them all would bring."""
 SIX_STEPS = "six_steps"
 """The base's videos of six sampler steps: of what gains without any training, the best that keeps sharpness."""
-UNTRAINED = (BASE, TRUTH, FAULTLESS, SIX_STEPS)
+SIX_STEPS_FILTERED = "six_steps_filtered"
+"""The same, smoothed in time and with more contrast: of all that gains so, the most."""
+UNTRAINED = (BASE, TRUTH, FAULTLESS, SIX_STEPS, SIX_STEPS_FILTERED)
 SEEDS_APART = 1_000
 """More than any arm has seeds of a prompt."""
 

@@ -9,7 +9,7 @@ by the primary of those that keep its sharpness; scenes with a moving body; some
 have no truth, with structure from motion, a geometry that trained no arm. The CSV has a row for every comparison and
 metric of every training seed, and one over all seeds, whose interval resamples prompts. Finished parts of the work
 folder are kept, so `--scenes` may name one evaluation more each time; the same arms give the same LoRAs in another run.
-Beside the arms stand the base with six steps and as it was before it saw clips with faults.
+Beside the arms stand the base with six steps, these videos filtered, and the base before it saw clips with faults.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from comparisons import FAULTLESS, SIX_STEPS, of_seed, table, values_of, write
+from cheats import measure_filtered
+from comparisons import FAULTLESS, SIX_STEPS, SIX_STEPS_FILTERED, of_seed, table, values_of, write
 
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows
@@ -83,8 +84,8 @@ ARMS = {
 STRONGER = {"paper_1.2": ("paper", 1.2)}
 """LoRAs of other arms, drawn so strongly that seeds differ as little as by ours: as large a dose."""
 AGAINST = (
-    *((arm, BASE) for arm in (*ARMS, *STRONGER, SIX_STEPS, FAULTLESS)),
-    *(("ours", arm) for arm in (*ARMS, *STRONGER, SIX_STEPS) if arm != "ours"),
+    *((arm, BASE) for arm in (*ARMS, *STRONGER, SIX_STEPS, SIX_STEPS_FILTERED, FAULTLESS)),
+    *(("ours", arm) for arm in (*ARMS, *STRONGER, SIX_STEPS, SIX_STEPS_FILTERED) if arm != "ours"),
     *((arm, f"{arm}_shuffled") for arm in ("consistency", "paper", "epipolar")),
 )
 TRUE = ("oracle_psnr", "oracle_ssim", "oracle_flow_epe", "oracle_warp", "sharpness", "dynamic_degree")
@@ -152,8 +153,13 @@ def main(
             cfg, prompts.run_world(asked, home / "prompts"), home / "evaluation", workers=workers
         )
         found[name] = values_of(folder)
+        if name == Scenes.SIX:
+            found[name][SIX_STEPS_FILTERED] = measure_filtered(
+                folder / "samples" / BASE, home / "prompts", judge, home / "filtered", workers=workers
+            )
     if {Scenes.STATIC, Scenes.SIX} <= found.keys():
         found[Scenes.STATIC][SIX_STEPS] = found[Scenes.SIX][BASE]
+        found[Scenes.STATIC][SIX_STEPS_FILTERED] = found[Scenes.SIX][SIX_STEPS_FILTERED]
     rows = [
         {"scenes": name, **row}
         for name, values in found.items()

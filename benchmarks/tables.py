@@ -286,6 +286,7 @@ LABELS = {
     "sft_chosen": "SFT on chosen",
     "sft_random": "SFT on random samples",
     "six_steps": "the base with six sampler steps",
+    "six_steps_filtered": "these, smoothed and stretched",
     "faultless": "the base before it saw faults",
 }
 AGAINST_BASE = [(arm, "base") for arm in LABELS if arm != "base"]
@@ -412,7 +413,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "rounds": rounds,
     "gain": partial(gain, GAIN, LABELS, "static", BY_TRUTH, AGAINST_BASE),
     "gain_against": partial(gain, GAIN, LABELS, "static", BY_TRUTH, AGAINST_OURS),
-    "gain_six_steps": partial(gain, GAIN, LABELS, "static, six steps", BY_TRUTH, AGAINST_BASE),
+    "gain_six_steps": partial(gain, GAIN, LABELS, "static, six steps", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
     "gain_moving": partial(gain, GAIN, LABELS, "dynamic", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
     "gain_geometry": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "static by geometry", BY_GEOMETRY, BEFORE),
     "gain_objectives": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "static", BY_TRUTH, OBJECTIVES),
