@@ -48,12 +48,15 @@ class Part:
     training: dict[str, Any] = field(default_factory=dict)
 
 
+SHORT = {"steps": 50}
 PARTS = {
     **{f"prompts_{count}": Part(prompts=count) for count in (8, 24, 64, PROMPTS, SEEDS * PROMPTS)},
     **{f"candidates_{c}": Part(prompts=PROMPTS * CANDIDATES // c, candidates=c) for c in (2, 3)},
-    "prompts_64_short": Part(prompts=64, training={"steps": 50}),
+    "prompts_64_short": Part(prompts=64, training=SHORT),
     "two_pairs": Part(pairing={"pairs_per_prompt": 2}),
+    "two_pairs_short": Part(pairing={"pairs_per_prompt": 2}, training=SHORT),
     "best_worst": Part(pairing={"pairs_per_prompt": 1}),
+    "best_worst_short": Part(pairing={"pairs_per_prompt": 1}, training=SHORT),
     "all_pairs": Part(pairing={"pairs_per_prompt": 15}),
     "any_motion": Part(pairing={"motion_match": None, "least_motion": None}),
     "margin_weighted": Part(training={"objective": "margin_weighted"}),
