@@ -299,13 +299,10 @@ AGAINST_OURS = [
 LABELS_BEFORE = LABELS | {
     "ours": "**`consistency`**",
     "ours_shuffled": "its labels shuffled",
-    "anchored": "anchored",
     "safeguarded": "safeguarded",
     "dense": "dense",
 }
-OBJECTIVES = [
-    (arm, "base") for arm in ("ours", "anchored", "safeguarded", "dense", "sft_chosen", "sft_random")
-]
+OBJECTIVES = [(arm, "base") for arm in ("ours", "safeguarded", "dense")]
 BEFORE = [
     *((arm, "base") for arm in ("ours", "ours_shuffled", "paper")),
     *(("ours", arm) for arm in ("ours_shuffled", "paper")),
