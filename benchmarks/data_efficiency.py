@@ -3,7 +3,7 @@
     python benchmarks/data_efficiency.py --out work/gain --result benchmarks/data_efficiency_cpu2_DATE
 
 The candidates are those of `benchmarks/embedded_gain.py`, whose work folder this may share: each training seed's own
-prompts. Every arm trains on its part of them by the embedded recipe, and with as many steps, whatever the number of
+prompts. Every arm trains on its part of them by the embedded recipe, but with as many steps, whatever the number of
 pairs (`*_short`: half as many); a part of more prompts takes those of the other training seeds, too. The base and all
 arms draw the same held-out prompts from the same noise. The CSV is as that of the gain, with the number of pairs.
 """
@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 from comparisons import ALL, of_seed, table, values_of, write
-from embedded_gain import OURS, TRUE, scored_candidates
+from embedded_gain import OURS, STEPS, TRUE, scored_candidates
 from pydantic import BaseModel
 
 from videogpa.artifact import open_artifact, read_rows
@@ -48,7 +48,7 @@ class Part:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-SHORT = {"steps": 50}
+SHORT = {"steps": STEPS // 2}
 PARTS = {
     **{f"prompts_{count}": Part(prompts=count) for count in (8, 24, 64, PROMPTS, SEEDS * PROMPTS)},
     **{f"candidates_{c}": Part(prompts=PROMPTS * CANDIDATES // c, candidates=c) for c in (2, 3)},
@@ -136,7 +136,7 @@ def _make_trainer(candidates: Path, scores: Sequence[Path], home: Path) -> Calla
         chosen = _part(part, int(seed), candidates, scores, home / "scores_of" / name)
         pairing = full.pair.model_copy(update=part.pairing)
         formed = pair.run(pairing, chosen, home / "pairs" / name)
-        cfg = full.trainings["dpo"].model_copy(update=part.training)
+        cfg = full.trainings["dpo"].model_copy(update={"steps": STEPS} | part.training)
         return train.run(cfg, formed, candidates, model_folder(full.sample.model), home / "lora" / name)
 
     return fit

@@ -36,6 +36,8 @@ from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
 from videogpa.weights import model_folder
 
+STEPS = 100
+"""Less than one pass over the pairs of 240 prompts."""
 OURS, CONSISTENCY, PAPER, EPIPOLAR = "edge_agreement", "consistency", "paper_reward", "epipolar"
 PRIMARY = "oracle_unexplained"
 
@@ -182,7 +184,8 @@ def trained(
         candidates, scores = scored_candidates(folder, seed, count, model, workers, share)
         here = {name: ARMS[name] for name in arms if ARMS[name].shared_noise == share}
         made[share] = _preferences(full.pair, candidates, scores, here, workers)
-    make_worker = partial(_make_trainer, full.trainings["dpo"], made, model, folder / "lora")
+    training = full.trainings["dpo"].model_copy(update={"steps": STEPS})
+    make_worker = partial(_make_trainer, training, made, model, folder / "lora")
     loras = {}
     for name, trained in map_rows(make_worker, list(arms), workers=workers, description="training"):
         if isinstance(trained, RowFailed):
