@@ -414,7 +414,9 @@ TABLES: dict[str, Callable[[], Table]] = {
     "gain_against": partial(gain, GAIN, LABELS, "static", BY_TRUTH, AGAINST_OURS),
     "gain_six_steps": partial(gain, GAIN, LABELS, "static, six steps", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
     "gain_moving": partial(gain, GAIN, LABELS, "dynamic", BY_TRUTH, AGAINST_BASE + AGAINST_OURS),
-    "gain_geometry": partial(gain, GAIN, LABELS, "static by geometry", BY_GEOMETRY, AGAINST_BASE + AGAINST_OURS),
+    "gain_geometry": partial(
+        gain, GAIN, LABELS, "static by geometry", BY_GEOMETRY, AGAINST_BASE + AGAINST_OURS
+    ),
     "gain_objectives": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "static", BY_TRUTH, OBJECTIVES),
     "gain_captions": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "captions", BY_GEOMETRY, BEFORE),
 }
