@@ -17,7 +17,7 @@ import typer
 
 HOME = Path(__file__).parent
 PAGES = (HOME.parent / "README.md", HOME.parent / "docs" / "results.md")
-DEMO = "embedded_demo_cpu2_2026-11-28.json"
+DEMO = "embedded_demo_cpu2_2026-11-30.json"
 REWARD = "reward_held_out_cpu2_2026-11-24/metrics.csv"
 PRIMARY = "primary_oracle_cpu2_2026-11-30.csv"
 PAIRS = "data_efficiency_cpu2_2026-11-30.csv"

@@ -24,7 +24,7 @@ def recipe(seed: int = 0) -> RunConfig:
         beta=2000.0,
         rank=16,
         alpha=16.0,
-        # About one pass over the pairs of 96 prompts: what sees pairs twice gains less (docs/results.md).
+        # Less than one pass over the pairs of 96 prompts: seeing them again costs some of the gain (docs/results.md).
         steps=50,
         batch_pairs=8,
         learning_rate=2e-4,
