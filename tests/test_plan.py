@@ -71,7 +71,7 @@ def test_a_training_grows_with_its_steps_and_its_pairs_and_takes_one_worker():
     cfg = embedded.recipe()
     found = {p.stage: p for p in predict(cfg, costs(), (1, 2, 1000))}["training"]
     judged = cfg.trainings["dpo"].held_out_fraction * 4 * 48
-    each = 5 + 100 * 2 + 3 * 0.1 * judged
+    each = 5 + 50 * 2 + 2 * 0.1 * judged
     assert found.work == pytest.approx(1 + 2 * each)
     assert found.lasts == pytest.approx({1: 1 + 2 * each, 2: 2 + each, 1000: 2 + each})
     assert found.bytes == 50
@@ -100,7 +100,7 @@ def test_a_beta_that_has_to_be_found_takes_a_trial_training():
         {p.stage: p for p in predict(c, costs(), (1,))}["training"].work
         for c in (cfg, cfg.model_copy(update={"trainings": {"dpo": found, "dpo_random": found}}))
     )
-    assert sought - given == pytest.approx(2 * 50 * 2)
+    assert sought - given == pytest.approx(2 * 25 * 2)
 
 
 def test_a_pilot_keeps_what_a_row_costs():
