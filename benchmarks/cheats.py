@@ -1,6 +1,6 @@
 """Edits that make videos no truer: what gains by them is no evidence, so they are controls.
 
-All take the videos of one prompt, one a seed, and return as many.
+An edit takes the videos of one prompt, one a seed, and returns as many; `measure_filtered` is an arm of edited ones.
 """
 
 from collections import defaultdict

@@ -18,7 +18,7 @@ ALL = "all"
 FAULTLESS = "faultless"
 """The base before it learnt from clips with faults: what undoing them all would bring."""
 SIX_STEPS = "six_steps"
-"""The base's videos of six sampler steps: of what gains without any training, the best that keeps sharpness."""
+"""The base's videos of six sampler steps: the best number by the primary of those that keep its sharpness."""
 SIX_STEPS_FILTERED = "six_steps_filtered"
 """The same, smoothed in time and with more contrast: of all that gains so, the most."""
 UNTRAINED = (BASE, TRUTH, FAULTLESS, SIX_STEPS, SIX_STEPS_FILTERED)

@@ -5,7 +5,7 @@
 The candidates are those of `benchmarks/embedded_gain.py`, whose work folder this may share: each training seed's own
 prompts. Every arm trains on its part of them by the embedded recipe, but with as many steps, whatever the number of
 pairs (`*_short`: half as many); a part of more prompts takes those of the other training seeds, too. The base and all
-arms draw the same held-out prompts from the same noise. The CSV is as that of the gain, with the number of pairs.
+arms draw the same held-out prompts (`--split development`: those that choose a recipe) from the same noise. The CSV is as that of the gain, with the number of pairs.
 """
 
 import json
@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +39,13 @@ PROMPTS, CANDIDATES, SEEDS = 240, 6, 3
 """Of a training seed; of a prompt; and how many training seeds."""
 
 
+class Split(StrEnum):
+    """Whose prompts are drawn: what chooses a recipe looks at those for development."""
+
+    DEVELOPMENT = "development"
+    HELD_OUT = "held_out"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """So many prompts and of each one's candidates, and how pairs and training depart from the recipe."""
@@ -50,20 +58,25 @@ class Part:
 
 SHORT = {"steps": STEPS // 2}
 PARTS = {
-    **{f"prompts_{count}": Part(prompts=count) for count in (8, 24, 64, PROMPTS, SEEDS * PROMPTS)},
+    **{f"prompts_{count}": Part(prompts=count) for count in (8, 24, 64, 96, 144, PROMPTS, SEEDS * PROMPTS)},
     **{f"candidates_{c}": Part(prompts=PROMPTS * CANDIDATES // c, candidates=c) for c in (2, 3)},
     "prompts_64_short": Part(prompts=64, training=SHORT),
+    "prompts_96_short": Part(prompts=96, training=SHORT),
+    "prompts_96_margin_short": Part(prompts=96, training=SHORT | {"objective": "margin_weighted"}),
     "two_pairs": Part(pairing={"pairs_per_prompt": 2}),
     "two_pairs_short": Part(pairing={"pairs_per_prompt": 2}, training=SHORT),
     "best_worst": Part(pairing={"pairs_per_prompt": 1}),
-    "best_worst_short": Part(pairing={"pairs_per_prompt": 1}, training=SHORT),
     "all_pairs": Part(pairing={"pairs_per_prompt": 15}),
     "any_motion": Part(pairing={"motion_match": None, "least_motion": None}),
     "margin_weighted": Part(training={"objective": "margin_weighted"}),
 }
 """The sizes have six candidates a prompt; `candidates_*` have as many videos as 240 prompts of six."""
 WHOLE = f"prompts_{PROMPTS}"
-AGAINST = (*((arm, BASE) for arm in PARTS), *((arm, WHOLE) for arm in PARTS if arm != WHOLE))
+AGAINST = (
+    *((arm, BASE) for arm in PARTS),
+    *((arm, WHOLE) for arm in PARTS if arm != WHOLE),
+    *((arm, longer) for arm in PARTS if (longer := arm.removesuffix("_short")) in PARTS and longer != arm),
+)
 
 
 class Named(BaseModel):
@@ -74,23 +87,24 @@ class Named(BaseModel):
 
 def main(
     out: Annotated[Path, typer.Option(help="work folder; finished parts in it are kept")],
-    held_out: int = 100,
+    split: Annotated[Split, typer.Option(help="whose prompts are drawn")] = Split.HELD_OUT,
+    drawn: Annotated[int, typer.Option(help="how many of them")] = 100,
     part: Annotated[list[str] | None, typer.Option(help="only these arms, repeatable")] = None,
     workers: int = 2,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
 ) -> None:
-    drawn = [
+    made = [
         scored_candidates(out / f"seed{seed}", seed, PROMPTS, "embedded", workers) for seed in range(SEEDS)
     ]
     home = out / "efficiency"
-    candidates = _together([folder for folder, _ in drawn], home / "candidates")
+    candidates = _together([folder for folder, _ in made], home / "candidates")
     names = [of_seed(name, seed) for name in part or PARTS for seed in range(SEEDS)]
-    make_worker = partial(_make_trainer, candidates, [scores for _, scores in drawn], home)
+    make_worker = partial(_make_trainer, candidates, [scores for _, scores in made], home)
     loras: dict[str, str] = {}
-    for name, made in map_rows(make_worker, names, workers=workers, description="training"):
-        if isinstance(made, RowFailed):
-            raise made
-        loras[name] = str(made / train.LORA)
+    for name, trained in map_rows(make_worker, names, workers=workers, description="training"):
+        if isinstance(trained, RowFailed):
+            raise trained
+        loras[name] = str(trained / train.LORA)
     full = recipe()
     cfg = EvaluateConfig(
         sample=full.evaluate.sample,
@@ -99,8 +113,8 @@ def main(
         primary=full.evaluate.primary,
         trained_by=OURS,
     )
-    held = prompts.run_world(WorldPrompts(split="held_out", count=held_out), home / "held_out")
-    evaluation = evaluate.run(cfg, held, home / "evaluation", workers=workers)
+    held = prompts.run_world(WorldPrompts(split=split.value, count=drawn), home / split)
+    evaluation = evaluate.run(cfg, held, home / f"evaluation_{split}", workers=workers)
     rows = [
         {"pairs": _pairs(home, row), **row}
         for row in table(values_of(evaluation), AGAINST, SEEDS, cfg.primary)

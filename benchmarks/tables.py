@@ -21,6 +21,7 @@ DEMO = "embedded_demo_cpu2_2026-11-30.json"
 REWARD = "reward_held_out_cpu2_2026-11-24/metrics.csv"
 PRIMARY = "primary_oracle_cpu2_2026-11-30.csv"
 PAIRS = "data_efficiency_cpu2_2026-11-30.csv"
+PAIRS_BY_DEVELOPMENT = "data_efficiency_development_cpu2_2026-11-30.csv"
 PAIRS_BY_CONSISTENCY = "data_efficiency_cpu2_2026-11-28.csv"
 BEST_OF = "best_of_cpu2_2026-11-27.csv"
 ROUNDS = "rounds_cpu2_2026-11-28.csv"
@@ -260,10 +261,13 @@ PARTS = {
     "candidates_2": "720 × 2",
     "candidates_3": "480 × 3",
     "prompts_64_short": "64 × 6, half the steps",
+    "prompts_96": "96 × 6",
+    "prompts_96_short": "96 × 6, half the steps",
+    "prompts_96_margin_short": "96 × 6, half the steps, weighted by margin",
+    "prompts_144": "144 × 6",
     "two_pairs": "240 × 6, two pairs a prompt",
-    "two_pairs_short": "the same, half the steps",
+    "two_pairs_short": "240 × 6, two pairs a prompt, half the steps",
     "best_worst": "240 × 6, the best against the worst",
-    "best_worst_short": "the same, half the steps",
     "all_pairs": "240 × 6, all pairs",
     "any_motion": "240 × 6, whatever moves",
     "margin_weighted": "240 × 6, weighted by margin",
@@ -407,6 +411,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "reward": reward,
     "primary": primary,
     "efficiency": partial(efficiency, PAIRS),
+    "efficiency_development": partial(efficiency, PAIRS_BY_DEVELOPMENT),
     "efficiency_before": partial(efficiency, PAIRS_BY_CONSISTENCY),
     "best_of": best_of,
     "rounds": rounds,
