@@ -5,7 +5,8 @@
 The candidates are those of `benchmarks/embedded_gain.py`, whose work folder this may share: each training seed's own
 prompts. Every arm trains on its part of them by the embedded recipe, but with as many steps, whatever the number of
 pairs (`*_short`: half as many); a part of more prompts takes those of the other training seeds, too. The base and all
-arms draw the same held-out prompts (`--split development`: those that choose a recipe) from the same noise. The CSV is as that of the gain, with the number of pairs.
+arms draw the same held-out prompts from the same noise; those that may choose a recipe are drawn by `--split
+development`. The CSV is as that of the gain, with the number of pairs.
 """
 
 import json

@@ -140,6 +140,7 @@ def primary() -> Table:
         "frozen": "last third frozen",
         "dpo_random": "DPO on shuffled labels",
         "dpo": "**DPO**",
+        "dpo_240": "DPO on 240 prompts",
     }
     rows = {(row["arm"], row["candidate"]): row for row in _csv(PRIMARY)}
     candidates = {name: label for name, label in candidates.items() if any(name in key for key in rows)}
