@@ -64,8 +64,12 @@ PARTS = {
     "prompts_64_short": Part(prompts=64, training=SHORT),
     "prompts_96_short": Part(prompts=96, training=SHORT),
     "prompts_96_margin_short": Part(prompts=96, training=SHORT | {"objective": "margin_weighted"}),
+    f"prompts_{PROMPTS}_short": Part(training=SHORT),
     "two_pairs": Part(pairing={"pairs_per_prompt": 2}),
     "two_pairs_short": Part(pairing={"pairs_per_prompt": 2}, training=SHORT),
+    "two_pairs_margin_short": Part(
+        pairing={"pairs_per_prompt": 2}, training=SHORT | {"objective": "margin_weighted"}
+    ),
     "best_worst": Part(pairing={"pairs_per_prompt": 1}),
     "all_pairs": Part(pairing={"pairs_per_prompt": 15}),
     "any_motion": Part(pairing={"motion_match": None, "least_motion": None}),
