@@ -1,9 +1,10 @@
 """Rows of an evaluation's comparisons, of one training seed or over several whose arms are called `<arm>_<seed>`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
 from rows import write_rows
 
 from videogpa.artifact import read_rows
@@ -29,6 +30,18 @@ SEEDS_APART = 1_000
 def of_seed(arm: str, seed: int) -> str:
     """The name of a training seed's arm; what was not trained here has none."""
     return arm if arm in UNTRAINED else f"{arm}_{seed}"
+
+
+def only(known: Collection[str]) -> Callable[[list[str] | None], list[str] | None]:
+    """Refuses names of an option that are not known, before anything is drawn."""
+
+    def check(names: list[str] | None) -> list[str] | None:
+        for name in names or ():
+            if name not in known:
+                raise typer.BadParameter(f"{name} is none of {', '.join(known)}")
+        return names
+
+    return check
 
 
 def table(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from comparisons import ALL, of_seed, table, values_of, write
+from comparisons import ALL, of_seed, only, table, values_of, write
 from embedded_gain import OURS, STEPS, TRUE, scored_candidates
 from pydantic import BaseModel
 
@@ -94,7 +94,9 @@ def main(
     out: Annotated[Path, typer.Option(help="work folder; finished parts in it are kept")],
     split: Annotated[Split, typer.Option(help="whose prompts are drawn")] = Split.HELD_OUT,
     drawn: Annotated[int, typer.Option(help="how many of them")] = 100,
-    part: Annotated[list[str] | None, typer.Option(help="only these arms, repeatable")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(callback=only(PARTS), help="only these arms, repeatable")
+    ] = None,
     workers: int = 2,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
 ) -> None:

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 from cheats import measure_filtered
-from comparisons import FAULTLESS, SIX_STEPS, SIX_STEPS_FILTERED, of_seed, table, values_of, write
+from comparisons import FAULTLESS, SIX_STEPS, SIX_STEPS_FILTERED, of_seed, only, table, values_of, write
 
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows
@@ -111,7 +111,7 @@ def main(
     train_prompts: int = 240,
     held_out: int = 300,
     judged: Annotated[int, typer.Option(help="held-out prompts that are measured by geometry")] = 60,
-    arm: Annotated[list[str] | None, typer.Option(help="only these, repeatable")] = None,
+    arm: Annotated[list[str] | None, typer.Option(callback=only(ARMS), help="only these, repeatable")] = None,
     scenes: Annotated[list[Scenes] | None, typer.Option(help="only these evaluations, repeatable")] = None,
     model: str = "embedded",
     workers: int = 2,
