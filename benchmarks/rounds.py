@@ -24,8 +24,11 @@ from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.rounds import evaluation_of, round_arm
 
 ARM, LONGER = "dpo", "longer"
-METRICS = ("consistency", "perceptual_drift", "depth_agreement", "motion", "dynamic_degree", "sharpness",
-           "oracle_psnr", "oracle_flow_epe", "oracle_warp")  # fmt: skip
+METRICS = (
+    *("edge_agreement", "consistency", "perceptual_drift", "depth_agreement"),
+    *("motion", "dynamic_degree", "sharpness"),
+    *("oracle_psnr", "oracle_flow_epe", "oracle_warp"),
+)
 
 
 def main(
