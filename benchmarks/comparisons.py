@@ -7,10 +7,11 @@ from typing import Any
 import typer
 from rows import write_rows
 
-from videogpa.artifact import read_rows
+from videogpa.artifact import hash_json, read_rows
+from videogpa.stages import evaluate
 from videogpa.stages.against_truth import BetweenSeedsRow
 from videogpa.stages.comparison import BASE, TRUTH, Values, by_arm, compare, guard_problems, prompt_means
-from videogpa.stages.evaluate import BETWEEN
+from videogpa.stages.evaluate import BETWEEN, EvaluateConfig
 from videogpa.types import EvalRow, Score
 
 RESAMPLES, SEED = 10_000, 0
@@ -42,6 +43,13 @@ def only(known: Collection[str]) -> Callable[[list[str] | None], list[str] | Non
         return names
 
     return check
+
+
+def evaluated(cfg: EvaluateConfig, asked: Path, home: Path, workers: int) -> Path:
+    """The evaluation of these arms, a folder of its own in `home`; what the others there have of an arm is reused."""
+    out = home / f"evaluation_{hash_json(sorted(cfg.arms))[:8]}"
+    earlier = [folder for folder in sorted(home.glob("evaluation*")) if folder != out]
+    return evaluate.run(cfg, asked, out, reuse=earlier, workers=workers)
 
 
 def table(

@@ -10,8 +10,6 @@ development`. The CSV is as that of the gain, with the number of pairs.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,15 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from comparisons import ALL, of_seed, only, table, values_of, write
+from comparisons import ALL, evaluated, of_seed, only, table, values_of, write
 from embedded_gain import OURS, STEPS, TRUE, scored_candidates
 from pydantic import BaseModel
 
-from videogpa.artifact import open_artifact, read_rows
+from videogpa.artifact import link_files, open_artifact, read_rows
 from videogpa.engines.local import map_rows
 from videogpa.errors import RowFailed
 from videogpa.recipes.embedded import recipe
-from videogpa.stages import evaluate, pair, prompts, train
+from videogpa.stages import pair, prompts, train
 from videogpa.stages.comparison import BASE
 from videogpa.stages.evaluate import Arm, EvaluateConfig
 from videogpa.stages.prompts import WorldPrompts
@@ -120,8 +118,8 @@ def main(
         primary=full.evaluate.primary,
         trained_by=OURS,
     )
-    held = prompts.run_world(WorldPrompts(split=split.value, count=drawn), home / split)
-    evaluation = evaluate.run(cfg, held, home / f"evaluation_{split}", workers=workers)
+    held = prompts.run_world(WorldPrompts(split=split.value, count=drawn), home / split / "prompts")
+    evaluation = evaluated(cfg, held, home / split, workers)
     rows = [
         {"pairs": _pairs(home, row), **row}
         for row in table(values_of(evaluation), AGAINST, SEEDS, cfg.primary)
@@ -138,16 +136,11 @@ def _together(folders: Sequence[Path], out: Path) -> Path:
         if not artifact.complete:
             for folder in folders:
                 for kind in ("videos", "latents", "conditioning"):
-                    shutil.copytree(folder / kind, out / kind, copy_function=_link, dirs_exist_ok=True)
+                    link_files(folder / kind, out / kind)
                 rows = read_rows(folder, Candidate)
                 artifact.append(*(row for row in rows if row.id not in artifact.done))
             artifact.finish(list(artifact.done))
     return out
-
-
-def _link(source: str, target: str) -> None:
-    if not Path(target).exists():
-        os.link(source, target)
 
 
 def _make_trainer(candidates: Path, scores: Sequence[Path], home: Path) -> Callable[[str], Path]:

@@ -21,13 +21,23 @@ from typing import Annotated, Any
 
 import typer
 from cheats import measure_filtered
-from comparisons import FAULTLESS, SIX_STEPS, SIX_STEPS_FILTERED, of_seed, only, table, values_of, write
+from comparisons import (
+    FAULTLESS,
+    SIX_STEPS,
+    SIX_STEPS_FILTERED,
+    evaluated,
+    of_seed,
+    only,
+    table,
+    values_of,
+    write,
+)
 
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.local import map_rows
 from videogpa.errors import RowFailed
 from videogpa.recipes.embedded import recipe
-from videogpa.stages import error_maps, evaluate, pair, prompts, sample, score, train
+from videogpa.stages import error_maps, pair, prompts, sample, score, train
 from videogpa.stages.comparison import BASE
 from videogpa.stages.evaluate import Arm, EvaluateConfig
 from videogpa.stages.pair import PairConfig
@@ -151,9 +161,7 @@ def main(
         home = out / name.replace(",", "").replace(" ", "_")
         primaries[name] = None if asked.text_only else PRIMARY
         cfg = EvaluateConfig(sample=sampler, score=judge, arms=measured, primary=primaries[name])
-        folder = evaluate.run(
-            cfg, prompts.run_world(asked, home / "prompts"), home / "evaluation", workers=workers
-        )
+        folder = evaluated(cfg, prompts.run_world(asked, home / "prompts"), home, workers)
         found[name] = values_of(folder)
         if name == Scenes.SIX:
             found[name][SIX_STEPS_FILTERED] = measure_filtered(

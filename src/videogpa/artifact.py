@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -296,12 +296,22 @@ def require_same(folder: Path, record: Mapping[str, Any], identity: Mapping[str,
     Raises:
         InputError: they differ; the message says in what.
     """
-    differences = [line for key in IDENTITY for line in _differences(record[key], identity[key], key)]
-    if differences:
+    found = [line for key in IDENTITY for line in differences(record[key], identity[key], key)]
+    if found:
         raise InputError(
-            f"{folder} was made differently: {'; '.join(differences)}. "
+            f"{folder} was made differently: {'; '.join(found)}. "
             "Use --overwrite to redo it, or choose another output folder"
         )
+
+
+def differences(before: Any, now: Any, key: str) -> Iterator[str]:
+    """What became of every part of a configuration or of inputs, which are under `key` in `config.json`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in sorted(before.keys() | now.keys()):
+            yield from differences(before.get(name, ABSENT), now.get(name, ABSENT), f"{key}.{name}")
+    elif before != now:
+        changed = key.startswith("inputs.") and ABSENT not in (before, now)
+        yield f"{key} has changed" if changed else f"{key} {_short(before)} -> {_short(now)}"
 
 
 def lock(folder: Path) -> BinaryIO:
@@ -372,6 +382,22 @@ def copy_atomic(source: Path, target: Path) -> None:
     require_as_made(source)
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def link_files(source: Path, target: Path, *, without: Collection[str] = ()) -> None:
+    """All files of a folder but those at the paths `without`, as hard links, which cost nothing; copies where the file
+    system has none.
+    """
+    for file in source.rglob("*"):
+        relative = file.relative_to(source)
+        if file.is_file() and relative.as_posix() not in without:
+            linked = target / relative
+            linked.parent.mkdir(parents=True, exist_ok=True)
+            linked.unlink(missing_ok=True)
+            try:
+                os.link(file, linked)
+            except OSError:
+                copy_atomic(file, linked)
 
 
 def require_file(path: Path) -> None:
@@ -482,15 +508,6 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
-
-
-def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in sorted(before.keys() | now.keys()):
-            yield from _differences(before.get(name, ABSENT), now.get(name, ABSENT), f"{key}.{name}")
-    elif before != now:
-        changed = key.startswith("inputs.") and ABSENT not in (before, now)
-        yield f"{key} has changed" if changed else f"{key} {_short(before)} -> {_short(now)}"
 
 
 def _short(value: Any) -> str:

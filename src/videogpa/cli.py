@@ -738,6 +738,10 @@ def evaluate(
     partial_scores: Annotated[
         bool, typer.Option("--partial-scores", help="let them miss videos, which they then do not compare")
     ] = False,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(help="another evaluation, of which the videos of the same arms are taken; repeatable"),
+    ] = None,
     model: Model = "embedded",
     family: FamilyName = "wan",
     seeds: Annotated[int, typer.Option(min=1, help="videos per prompt and arm")] = 2,
@@ -791,7 +795,10 @@ def evaluate(
         allow_circular=allow_circular,
     )  # fmt: skip
     if prompts is not None:
-        run(cfg, prompts, out, workers=_workers(engine, workers, gpus_per_worker), overwrite=overwrite)
+        run(
+            cfg, prompts, out, reuse=reuse or (), workers=_workers(engine, workers, gpus_per_worker),
+            overwrite=overwrite,
+        )  # fmt: skip
     if scores:
         add_scores(out, scores, partial=partial_scores)
     print(out / SUMMARY)

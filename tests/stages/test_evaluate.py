@@ -358,6 +358,20 @@ def test_folders_are_compared_by_content(inputs, evaluated, tmp_path):
         run(cfg.model_copy(update={"arms": stronger}), world, evaluated)
 
 
+def test_further_arms_join_those_of_another_evaluation(inputs, evaluated, tmp_path):
+    cfg, world = inputs
+    more = {"half": cfg.arms["dpo"], "whole": Arm(lora=cfg.arms["dpo"].lora)}
+    out = run(cfg.model_copy(update={"arms": more}), world, tmp_path / "more", reuse=[evaluated])
+    found = {arm: [r.metrics for r in read_rows(out, EvalRow) if r.arm == arm] for arm in ("base", *more)}
+    before = {
+        arm: [r.metrics for r in read_rows(evaluated, EvalRow) if r.arm == arm] for arm in ("base", "dpo")
+    }
+    assert (found["base"], found["half"]) == (before["base"], before["dpo"])
+    assert found["whole"] != found["half"]
+    same = ("samples/half/manifest.json", "samples/dpo/manifest.json")
+    assert (out / same[0]).samefile(evaluated / same[1])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

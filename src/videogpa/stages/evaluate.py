@@ -45,6 +45,7 @@ from videogpa.stages.comparison import (
     means,
 )
 from videogpa.stages.external_scores import ExternalScore, read_external_scores, require_apart
+from videogpa.stages.reuse import take_over
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, protocol_hash
 from videogpa.statistics import LEVEL, POWER
@@ -113,14 +114,22 @@ class EvaluateConfig(BaseModel):
 
 
 def run(
-    cfg: EvaluateConfig, prompts: Path, out: Path, *, workers: Workers = 1, overwrite: bool = False
+    cfg: EvaluateConfig,
+    prompts: Path,
+    out: Path,
+    *,
+    reuse: Sequence[Path] = (),
+    workers: Workers = 1,
+    overwrite: bool = False,
 ) -> Path:
     """Sample and score all arms; write a row per (arm, prompt, seed), `between_seeds.jsonl` and `summary.json`.
+
+    What the evaluations in `reuse` have drawn and scored of these arms is taken from there (`reuse.take_over`).
 
     Raises:
         InputError: an unknown arm is compared, or two arms twice, an arm has a name that it cannot have, the primary
             cannot be measured, what trained or selected an arm would judge it, or the scores cannot be made
-            (`score.check_needed`).
+            (`score.check_needed`), or an evaluation in `reuse` was made differently.
     """
     arms = {name: _with_maker(arm) for name, arm in cfg.arms.items()}
     cfg = cfg.model_copy(update={"arms": arms})
@@ -135,6 +144,8 @@ def run(
     ) as artifact:
         if artifact.complete:
             return out
+        for earlier in reuse:
+            take_over(earlier, out)
         arms = {BASE: Arm(), **cfg.arms}
         rows = [
             row for name, arm in arms.items() for row in _evaluate_arm(cfg, name, arm, prompts, out, workers)

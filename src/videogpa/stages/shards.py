@@ -3,7 +3,6 @@
 Part 3 of 8 of what `--out x` names lies in `x.shards/3-of-8`, an artifact of its own with the rows of its part.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +15,8 @@ from videogpa.artifact import (
     MANIFEST,
     ROWS,
     Artifact,
-    copy_atomic,
     hash_file,
+    link_files,
     read_manifest,
     read_rows,
 )
@@ -88,24 +87,10 @@ def merge(artifact: Artifact[Any], row_type: type[Any], of: int) -> None:
                 raise InputError(
                     f"{folder / name} is not the file that was made: delete {folder}, run it again"
                 )
-        _link_files(folder, artifact.folder)
+        link_files(folder, artifact.folder, without=OWN)
         rows = read_rows(folder, row_type)
         artifact.append(*(row for row in rows if row.id not in artifact.done))
 
 
 def _folder(out: Path, number: int, of: int) -> Path:
     return out.with_name(f"{out.name}.shards") / f"{number}-of-{of}"
-
-
-def _link_files(source: Path, target: Path) -> None:
-    """Hard links, which cost nothing; copies where the file system has none."""
-    for file in source.rglob("*"):
-        relative = file.relative_to(source)
-        if file.is_file() and relative.as_posix() not in OWN:
-            linked = target / relative
-            linked.parent.mkdir(parents=True, exist_ok=True)
-            linked.unlink(missing_ok=True)
-            try:
-                os.link(file, linked)
-            except OSError:
-                copy_atomic(file, linked)

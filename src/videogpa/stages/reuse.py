@@ -1,0 +1,85 @@
+"""Arms that an earlier evaluation drew and scored, which one with more arms need not make again."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from videogpa.artifact import (
+    LOCK,
+    MANIFEST,
+    differences,
+    hash_json,
+    link_files,
+    read_manifest,
+    recorded,
+    require_as_made,
+)
+from videogpa.errors import InputError
+from videogpa.stages.comparison import BASE, TRUTH
+
+KINDS = ("samples", "scores")
+SHARED = {"config": ("sample", "score"), "inputs": ("prompts", "model")}
+"""What all arms of an evaluation have in common."""
+JUDGING = ("trained_by", "best_by")
+"""What an arm's videos and their scores do not depend on."""
+
+
+def take_over(earlier: Path, out: Path) -> None:
+    """Link finished videos and scores of an evaluation into one that has begun: those of the base, of the truth and of
+    every arm that is made of the same, whatever it is called there.
+
+    What `out` already has of an arm stays. `earlier` need not be finished.
+
+    Raises:
+        InputError: `earlier` is no evaluation, or its prompts, its model, how it draws or how it scores are others.
+        StageStopped: what it has of an arm was changed since.
+    """
+    before, now = recorded(earlier), recorded(out)
+    if before["stage"] != now["stage"]:
+        raise InputError(f"{earlier} is no evaluation: give one that has drawn some of the arms")
+    found = [line for part in SHARED for line in differences(_shared(before, part), _shared(now, part), part)]
+    if found:
+        raise InputError(
+            f"{earlier} was made differently, so none of its arms can be reused: {'; '.join(found)}"
+        )
+    known = _arms(before)
+    for made_of, name in _arms(now).items():
+        if made_of in known:
+            _link(earlier, known[made_of], out, name)
+
+
+def _shared(record: Mapping[str, Any], part: str) -> dict[str, Any]:
+    return {name: record[part].get(name) for name in SHARED[part]}
+
+
+def _arms(record: Mapping[str, Any]) -> dict[str, str]:
+    """Their names, by a hash of what makes their videos."""
+    of_record = {BASE: {}, TRUTH: {TRUTH: True}} | record["config"]["arms"]
+    return {
+        hash_json(
+            {key: value for key, value in arm.items() if key not in JUDGING}
+            | {kind: record["inputs"].get(f"{kind}_{name}") for kind in ("lora", "model")}
+        ): name
+        for name, arm in of_record.items()
+    }
+
+
+def _link(earlier: Path, theirs: str, out: Path, name: str) -> None:
+    for kind in KINDS:
+        source, target = earlier / kind / theirs, out / kind / name
+        if not (source / MANIFEST).exists():
+            return
+        made = read_manifest(source)
+        if target.exists():
+            # Scores are of the very videos that the manifest lists.
+            if not (target / MANIFEST).exists() or read_manifest(target) != made:
+                return
+            continue
+        for file in made.files:
+            require_as_made(source / file)
+        # All at once, so that a process that is killed leaves nothing that looks finished.
+        part = target.with_name(f".{name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        link_files(source, part, without=(LOCK,))
+        part.rename(target)
