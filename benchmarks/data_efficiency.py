@@ -1,4 +1,4 @@
-"""What pairs are worth: the gain against their number, candidates per prompt, and which pairs are taken.
+"""What pairs are worth: the gain against their number, candidates per prompt, which are taken, and how they train.
 
     python benchmarks/data_efficiency.py --out work/gain --result benchmarks/data_efficiency_cpu2_DATE
 
@@ -55,14 +55,27 @@ class Part:
     training: dict[str, Any] = field(default_factory=dict)
 
 
+WHOLE, WHOLE_SHORT = f"prompts_{PROMPTS}", f"prompts_{PROMPTS}_short"
 SHORT = {"steps": STEPS // 2}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "rank_4": {"rank": 4, "alpha": 4.0},
+    "rank_64": {"rank": 64, "alpha": 64.0},
+    "half_rate": {"learning_rate": 1e-4},
+    "double_rate": {"learning_rate": 4e-4},
+    "weak_beta": {"beta": 500.0},
+    "strong_beta": {"beta": 8000.0},
+    "cosine": {"schedule": "cosine"},
+    "ema": {"ema_decay": 0.95},
+    "batch_16": {"batch_pairs": 16},
+}
+"""How the training on all pairs of 240 prompts, half as many steps, departs from the recipe's."""
 PARTS = {
     **{f"prompts_{count}": Part(prompts=count) for count in (8, 24, 64, 96, 144, PROMPTS, SEEDS * PROMPTS)},
     **{f"candidates_{c}": Part(prompts=PROMPTS * CANDIDATES // c, candidates=c) for c in (2, 3)},
     "prompts_64_short": Part(prompts=64, training=SHORT),
     "prompts_96_short": Part(prompts=96, training=SHORT),
     "prompts_96_margin_short": Part(prompts=96, training=SHORT | {"objective": "margin_weighted"}),
-    f"prompts_{PROMPTS}_short": Part(training=SHORT),
+    WHOLE_SHORT: Part(training=SHORT),
     "two_pairs": Part(pairing={"pairs_per_prompt": 2}),
     "two_pairs_short": Part(pairing={"pairs_per_prompt": 2}, training=SHORT),
     "two_pairs_margin_short": Part(
@@ -72,13 +85,14 @@ PARTS = {
     "all_pairs": Part(pairing={"pairs_per_prompt": 15}),
     "any_motion": Part(pairing={"motion_match": None, "least_motion": None}),
     "margin_weighted": Part(training={"objective": "margin_weighted"}),
+    **{name: Part(training=SHORT | change) for name, change in SETTINGS.items()},
 }
 """The sizes have six candidates a prompt; `candidates_*` have as many videos as 240 prompts of six."""
-WHOLE = f"prompts_{PROMPTS}"
 AGAINST = (
     *((arm, BASE) for arm in PARTS),
     *((arm, WHOLE) for arm in PARTS if arm != WHOLE),
     *((arm, longer) for arm in PARTS if (longer := arm.removesuffix("_short")) in PARTS and longer != arm),
+    *((arm, WHOLE_SHORT) for arm in SETTINGS),
 )
 
 
