@@ -9,9 +9,9 @@ from rows import write_rows
 
 from videogpa.artifact import hash_json, read_rows
 from videogpa.stages import evaluate
-from videogpa.stages.against_truth import BetweenSeedsRow
+from videogpa.stages.against_truth import BETWEEN, BetweenSeedsRow
 from videogpa.stages.comparison import BASE, TRUTH, Values, by_arm, compare, guard_problems, prompt_means
-from videogpa.stages.evaluate import BETWEEN, EvaluateConfig
+from videogpa.stages.evaluate import EvaluateConfig
 from videogpa.types import EvalRow, Score
 
 RESAMPLES, SEED = 10_000, 0

@@ -14,7 +14,7 @@ from videogpa.artifact import hash_file, open_artifact, read_rows, write_json_at
 from videogpa.cli import app
 from videogpa.geometry.base import save_prediction
 from videogpa.stages import error_maps, pair, prompts, sample
-from videogpa.stages.evaluate import BETWEEN
+from videogpa.stages.against_truth import BETWEEN
 from videogpa.stages.pair import PairConfig
 from videogpa.stages.prompts import WorldPrompts
 from videogpa.stages.sample import SampleConfig

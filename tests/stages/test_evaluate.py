@@ -9,12 +9,13 @@ from tests.dpo.test_diffusion import disturb
 from tests.families import tiny_wan
 from videogpa.artifact import hash_file, lock, read_manifest, read_rows
 from videogpa.dpo.lora import add_lora, save_lora
+from videogpa.engines.local import map_rows
 from videogpa.errors import InputError
 from videogpa.families.wan import Family
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.report.findings import OutsideMetric, read_summary
-from videogpa.stages import prompts
-from videogpa.stages.against_truth import BetweenSeedsRow
+from videogpa.stages import against_truth, prompts
+from videogpa.stages.against_truth import BETWEEN, BetweenSeedsRow
 from videogpa.stages.comparison import family_of
 from videogpa.stages.evaluate import (
     Arm,
@@ -358,8 +359,17 @@ def test_folders_are_compared_by_content(inputs, evaluated, tmp_path):
         run(cfg.model_copy(update={"arms": stronger}), world, evaluated)
 
 
-def test_further_arms_join_those_of_another_evaluation(inputs, evaluated, tmp_path):
+def test_further_arms_join_those_of_another_evaluation(inputs, evaluated, tmp_path, monkeypatch):
     cfg, world = inputs
+    measured = []
+
+    def watched(make_worker, jobs, **given):
+        jobs = list(jobs)
+        if given["description"] == "between seeds":
+            measured.extend(job.arm for job in jobs)
+        return map_rows(make_worker, jobs, **given)
+
+    monkeypatch.setattr(against_truth, "map_rows", watched)
     more = {"half": cfg.arms["dpo"], "whole": Arm(lora=cfg.arms["dpo"].lora)}
     out = run(cfg.model_copy(update={"arms": more}), world, tmp_path / "more", reuse=[evaluated])
     found = {arm: [r.metrics for r in read_rows(out, EvalRow) if r.arm == arm] for arm in ("base", *more)}
@@ -368,8 +378,13 @@ def test_further_arms_join_those_of_another_evaluation(inputs, evaluated, tmp_pa
     }
     assert (found["base"], found["half"]) == (before["base"], before["dpo"])
     assert found["whole"] != found["half"]
-    same = ("samples/half/manifest.json", "samples/dpo/manifest.json")
-    assert (out / same[0]).samefile(evaluated / same[1])
+    assert (out / "samples/half/manifest.json").samefile(evaluated / "samples/dpo/manifest.json")
+    between = [BetweenSeedsRow.model_validate_json(li) for li in (out / BETWEEN).read_text().splitlines()]
+    known = [BetweenSeedsRow.model_validate_json(li) for li in (evaluated / BETWEEN).read_text().splitlines()]
+    assert set(measured) == {"whole", "truth"}
+    assert [(r.id, r.arm, r.metrics) for r in between if r.arm == "half"] == [
+        (r.id.replace("dpo", "half"), "half", r.metrics) for r in known if r.arm == "dpo"
+    ]
 
 
 @pytest.mark.parametrize(

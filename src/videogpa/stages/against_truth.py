@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from videogpa.artifact import open_artifact, read_rows
+from videogpa.artifact import hash_file, open_artifact, read_rows
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import CannotJudge, RowFailed
@@ -21,6 +21,10 @@ from videogpa.video_io import read_video, write_master
 
 Worlds = Mapping[str, dict[str, Any] | None]
 """Scene descriptions by prompt; None where there is no truth."""
+BETWEEN = "between_seeds.jsonl"
+"""Where an evaluation keeps what seeds say together."""
+Together = tuple[str, tuple[str, ...]]
+"""A prompt and the hashes of its videos: what is measured of all seeds together depends on nothing else."""
 
 
 class BetweenSeedsRow(Row):
@@ -54,24 +58,36 @@ def between_seeds(
     videos: Mapping[tuple[str, str], Sequence[Path]],
     worlds: Worlds,
     *,
+    known: Mapping[Together, BetweenSeedsRow] = {},
     workers: Workers = 1,
 ) -> list[BetweenSeedsRow]:
-    """A row for every (arm, prompt) of `videos` whose truth is known and that has at least two, in their order."""
+    """A row for every (arm, prompt) of `videos` whose truth is known and that has at least two, in their order.
+
+    `known` are rows of other arms or evaluations with the same scoring; the same videos are not measured again.
+    """
     jobs = [
-        _Together(arm=arm, prompt_id=prompt_id, world=world, videos=tuple(found))
+        _Job(arm=arm, prompt_id=prompt_id, world=world, videos=tuple(found))
         for (arm, prompt_id), found in videos.items()
         if len(found) > 1 and (world := worlds.get(prompt_id)) is not None
     ]
     found = {}
+    for job in jobs if known else ():
+        if (row := known.get(together(job.prompt_id, job.videos))) is not None:
+            found[job] = job.row.model_copy(update={"metrics": row.metrics, "reason": row.reason})
     make_worker = partial(_make_measurer, cfg)
     # All arms of a prompt one after the other: their truth is rendered once.
-    by_prompt = sorted(jobs, key=lambda job: job.prompt_id)
+    by_prompt = sorted((job for job in jobs if job not in found), key=lambda job: job.prompt_id)
     for job, measured in map_rows(make_worker, by_prompt, workers=workers, description="between seeds"):
         if isinstance(measured, RowFailed):
             found[job] = job.row.model_copy(update={"status": "failed", "reason": str(measured)})
         else:
             found[job] = measured
     return [found[job] for job in jobs]
+
+
+def together(prompt_id: str, videos: Sequence[Path]) -> Together:
+    """What the row of these videos is known by."""
+    return prompt_id, tuple(hash_file(video) for video in videos)
 
 
 class _Size(BaseModel):
@@ -82,7 +98,7 @@ class _Size(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Together:
+class _Job:
     """The videos of one arm and prompt."""
 
     arm: str
@@ -117,10 +133,10 @@ def _failed(prompt: Prompt, why: RowFailed) -> Candidate:
     return Candidate(id=prompt.id, prompt_id=prompt.id, status="failed", reason=str(why))
 
 
-def _make_measurer(cfg: ScoreConfig) -> Callable[[_Together], BetweenSeedsRow]:
+def _make_measurer(cfg: ScoreConfig) -> Callable[[_Job], BetweenSeedsRow]:
     from videogpa.world.truth import true_continuation
 
-    def measure(job: _Together) -> BetweenSeedsRow:
+    def measure(job: _Job) -> BetweenSeedsRow:
         read = partial(read_video, max_frames=cfg.max_frames, max_side=cfg.max_side)
         videos = torch.stack([read(path) for path in job.videos])
         truth = true_continuation(job.world, *(videos.shape[i] for i in (1, 3, 4)))

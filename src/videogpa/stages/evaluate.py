@@ -29,7 +29,14 @@ from videogpa.errors import InputError, StageStopped
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.report.findings import read_summary
 from videogpa.stages import sample, score
-from videogpa.stages.against_truth import BetweenSeedsRow, Worlds, between_seeds, draw_truth
+from videogpa.stages.against_truth import (
+    BETWEEN,
+    BetweenSeedsRow,
+    Together,
+    Worlds,
+    between_seeds,
+    draw_truth,
+)
 from videogpa.stages.best_of import best_id
 from videogpa.stages.comparison import (
     BASE,
@@ -45,7 +52,7 @@ from videogpa.stages.comparison import (
     means,
 )
 from videogpa.stages.external_scores import ExternalScore, read_external_scores, require_apart
-from videogpa.stages.reuse import take_over
+from videogpa.stages.reuse import measured_together, take_over, videos_of
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, protocol_hash
 from videogpa.statistics import LEVEL, POWER
@@ -53,7 +60,6 @@ from videogpa.types import CONSISTENCY, Candidate, EvalRow, MetricValues, Prompt
 from videogpa.weights import lora_folder, model_folder
 
 SUMMARY = "summary.json"
-BETWEEN = "between_seeds.jsonl"
 EXTERNAL = "external"
 """The folder of the tables that other tools' numbers came in, as they were given."""
 ARM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,63}"
@@ -144,21 +150,23 @@ def run(
     ) as artifact:
         if artifact.complete:
             return out
+        known: dict[Together, BetweenSeedsRow] = {}
         for earlier in reuse:
             take_over(earlier, out)
+            known |= measured_together(earlier)
         arms = {BASE: Arm(), **cfg.arms}
         rows = [
             row for name, arm in arms.items() for row in _evaluate_arm(cfg, name, arm, prompts, out, workers)
         ]
         artifact.append(*(r for r in rows if r.id not in artifact.done))
-        videos, truth = _videos(rows, out), []
+        videos, truth = videos_of(rows, out), []
         if cfg.truth and any(worlds.values()):
             folder = draw_truth(cfg.sample, prompts, out / "samples" / TRUTH, workers=workers)
             scored = score.run(cfg.score, folder, out / "scores" / TRUTH, prompts=prompts, workers=workers)
             truth = read_rows(scored, Score)
             # Every seed of the truth is the same video: what is left is what the measurement is off by.
             videos |= {(TRUTH, str(s.prompt_id)): [folder / s.video] * cfg.sample.candidates for s in truth}
-        between = between_seeds(cfg.score, videos, worlds, workers=workers)
+        between = between_seeds(cfg.score, videos, worlds, known=known, workers=workers)
         write_text_atomic(out / BETWEEN, "".join(f"{row.model_dump_json()}\n" for row in between))
         summary = summarize(cfg, rows, between, truth) | {"protocol": protocol(cfg, recorded(out)["inputs"])}
         write_json_atomic(out / SUMMARY, summary)
@@ -373,15 +381,6 @@ def _evaluate_arm(
     scored = score.run(cfg.score, samples, out / "scores" / name, prompts=prompts, workers=workers)
     scores = {s.id: s for s in read_rows(scored, Score)}
     return [_row(name, arm, pool, scores) for pool in _pools(read_rows(samples, Candidate), seeds)]
-
-
-def _videos(rows: Sequence[EvalRow], out: Path) -> dict[tuple[str, str], list[Path]]:
-    """By arm and prompt."""
-    videos: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    for row in rows:
-        if row.status == "ok" and row.video is not None:
-            videos[row.arm, row.prompt_id].append(out / row.video)
-    return videos
 
 
 def _pools(candidates: Sequence[Candidate], seeds: int) -> Iterator[list[Candidate]]:

@@ -14,7 +14,8 @@ from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
 from videogpa.report.findings import Comparison, Summary, read_summary
-from videogpa.stages.evaluate import BETWEEN, SUMMARY, read_evaluation
+from videogpa.stages.against_truth import BETWEEN
+from videogpa.stages.evaluate import SUMMARY, read_evaluation
 from videogpa.stages.export_pairs import DATASET, METADATA
 from videogpa.types import EvalRow, Prompt
 from videogpa.video_io import frame_rate, read_video, write_preview

@@ -1,7 +1,8 @@
 """Arms that an earlier evaluation drew and scored, which one with more arms need not make again."""
 
 import shutil
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ from videogpa.artifact import (
     differences,
     hash_json,
     link_files,
+    read_as_made,
     read_manifest,
+    read_rows,
     recorded,
     require_as_made,
 )
 from videogpa.errors import InputError
+from videogpa.metrics.between_seeds import BETWEEN_SEEDS
+from videogpa.stages.against_truth import BETWEEN, BetweenSeedsRow, Together, together
 from videogpa.stages.comparison import BASE, TRUTH
+from videogpa.types import EvalRow
 
 KINDS = ("samples", "scores")
 SHARED = {"config": ("sample", "score"), "inputs": ("prompts", "model")}
@@ -47,6 +53,33 @@ def take_over(earlier: Path, out: Path) -> None:
     for made_of, name in _arms(now).items():
         if made_of in known:
             _link(earlier, known[made_of], out, name)
+
+
+def measured_together(earlier: Path) -> dict[Together, BetweenSeedsRow]:
+    """What a finished evaluation measured of a prompt's seeds together, by their videos; of another one nothing.
+
+    Raises:
+        StageStopped: it was changed since.
+    """
+    if not (earlier / MANIFEST).exists():
+        return {}
+    videos = videos_of(read_rows(earlier, EvalRow), earlier)
+    lines = read_as_made(earlier / BETWEEN).decode().splitlines()
+    rows = [BetweenSeedsRow.model_validate_json(line) for line in lines]
+    return {
+        together(row.prompt_id, videos[row.arm, row.prompt_id]): row
+        for row in rows
+        if row.status == "ok" and row.metrics.keys() == BETWEEN_SEEDS.keys() and row.arm != TRUTH
+    }
+
+
+def videos_of(rows: Sequence[EvalRow], evaluation: Path) -> dict[tuple[str, str], list[Path]]:
+    """By arm and prompt."""
+    videos: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for row in rows:
+        if row.status == "ok" and row.video is not None:
+            videos[row.arm, row.prompt_id].append(evaluation / row.video)
+    return videos
 
 
 def _shared(record: Mapping[str, Any], part: str) -> dict[str, Any]:
