@@ -24,7 +24,7 @@ PAIRS = "data_efficiency_cpu2_2026-11-30.csv"
 PAIRS_BY_DEVELOPMENT = "data_efficiency_development_cpu2_2026-11-30.csv"
 PAIRS_BY_CONSISTENCY = "data_efficiency_cpu2_2026-11-28.csv"
 BEST_OF = "best_of_cpu2_2026-11-27.csv"
-ROUNDS = "rounds_cpu2_2026-11-28.csv"
+ROUNDS = "rounds_cpu2_2026-11-30.csv"
 GAIN = "embedded_gain_cpu2_2026-11-30.csv"
 BY_CONSISTENCY = "embedded_gain_cpu2_2026-11-27.csv"
 """Dense and safeguarded training and captions, with the reward and the primary of before."""
@@ -327,6 +327,7 @@ BY_TRUTH = {
     "oracle_variance": "variance",
 }
 BY_ROUND = BY_TRUTH | {
+    "edge_agreement": "`edge_agreement`",
     "consistency": "consistency",
     "perceptual_drift": "drift",
     "depth_agreement": "depth agreement",
