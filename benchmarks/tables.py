@@ -23,10 +23,9 @@ PRIMARY = "primary_oracle_cpu2_2026-11-30.csv"
 PAIRS = "data_efficiency_cpu2_2026-11-30.csv"
 PAIRS_BY_DEVELOPMENT = "data_efficiency_development_cpu2_2026-11-30.csv"
 PAIRS_BY_CONSISTENCY = "data_efficiency_cpu2_2026-11-28.csv"
-BEST_OF = "best_of_cpu2_2026-11-27.csv"
+BEST_OF = "best_of_cpu2_2026-11-30.csv"
 ROUNDS = "rounds_cpu2_2026-11-30.csv"
 GAIN = "embedded_gain_cpu2_2026-11-30.csv"
-BY_CONSISTENCY = "embedded_gain_cpu2_2026-11-27.csv"
 """Dense and safeguarded training and captions, with the reward and the primary of before."""
 TEN_TO_MINUS_FIVE = 1e5
 Table = Sequence[Sequence[str]]
@@ -199,22 +198,29 @@ def efficiency(file: str) -> Table:
 
 
 def best_of() -> Table:
-    """Change of every metric in per cent when the best of N by a label is kept."""
+    """Change of every metric in per cent against one draw by the base: its best of N, the LoRA, and its best."""
     rows = {
-        (int(row["best_of"]), row["by"], row["metric"]): row
+        (row["drawn_by"], int(row["best_of"]), row["by"], row["metric"]): row
         for row in _csv(BEST_OF)
-        if row["drawn_by"] == row["against"] == "base"
+        if row["against"] == "base"
     }
     metrics = {
-        name: label for name, label in (BY_TRUTH | {"motion": "motion"}).items() if (8, OURS, name) in rows
+        name: label
+        for name, label in (BY_TRUTH | {"motion": "motion"}).items()
+        if ("base", 8, OURS, name) in rows
     }
-    shown = [(size, OURS) for size in sorted({size for size, *_ in rows})]
-    shown += [(8, by) for by in JUDGES if by != OURS and any((8, by) == key[:2] for key in rows)]
+    sizes = sorted({size for _, size, *_ in rows if size > 1})
+    shown = [("base", size, OURS) for size in sizes]
+    shown += [("base", 8, by) for by in JUDGES if by != OURS]
+    shown += [("lora", 1, ""), *(("lora", size, OURS) for size in sizes)]
     body = []
-    for size, by in shown:
+    for drawn_by, size, by in shown:
         # What is kept of many pools is a mean: the share of prompts that it is better for.
-        cells = [_gained(row | {"won": row["gained"]}) for row in (rows[size, by, m] for m in metrics)]
-        body.append((f"best of {size} by {JUDGES[by]}", *cells))
+        cells = [
+            _gained(row | {"won": row["gained"]}) for row in (rows[drawn_by, size, by, m] for m in metrics)
+        ]
+        chosen = f"best of {size} by {JUDGES[by]}" if by else "one draw"
+        body.append((f"the LoRA's {chosen}" if drawn_by == "lora" else chosen, *cells))
     return [("", *metrics.values()), *body]
 
 
@@ -242,10 +248,10 @@ def rounds() -> Table:
     return [("", *metrics.values(), "doctor"), *body]
 
 
-OURS = "consistency"
+OURS = "edge_agreement"
 JUDGES = {
-    "edge_agreement": "**`edge_agreement`**",
-    OURS: "**`consistency`**",
+    OURS: "**`edge_agreement`**",
+    "consistency": "`consistency`",
     "depth_agreement": "depth agreement",
     "paper_reward": "the paper's reward",
     "epipolar": "epipolar reward",
@@ -302,17 +308,6 @@ AGAINST_BASE = [(arm, "base") for arm in LABELS if arm != "base"]
 AGAINST_OURS = [
     *(("ours", arm) for arm in LABELS if arm not in ("base", "ours", "faultless")),
     *((arm, f"{arm}_shuffled") for arm in ("consistency", "paper", "epipolar")),
-]
-LABELS_BEFORE = LABELS | {
-    "ours": "**`consistency`**",
-    "ours_shuffled": "its labels shuffled",
-    "safeguarded": "safeguarded",
-    "dense": "dense",
-}
-OBJECTIVES = [(arm, "base") for arm in ("ours", "safeguarded", "dense")]
-BEFORE = [
-    *((arm, "base") for arm in ("ours", "ours_shuffled", "paper")),
-    *(("ours", arm) for arm in ("ours_shuffled", "paper")),
 ]
 BY_TRUTH = {
     "oracle_unexplained": "**unexplained**",
@@ -426,8 +421,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "gain_geometry": partial(
         gain, GAIN, LABELS, "static by geometry", BY_GEOMETRY, AGAINST_BASE + AGAINST_OURS
     ),
-    "gain_objectives": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "static", BY_TRUTH, OBJECTIVES),
-    "gain_captions": partial(gain, BY_CONSISTENCY, LABELS_BEFORE, "captions", BY_GEOMETRY, BEFORE),
+    "gain_captions": partial(gain, GAIN, LABELS, "captions", BY_GEOMETRY, AGAINST_BASE + AGAINST_OURS),
 }
 
 if __name__ == "__main__":
