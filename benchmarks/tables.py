@@ -18,7 +18,7 @@ import typer
 HOME = Path(__file__).parent
 PAGES = (HOME.parent / "README.md", HOME.parent / "docs" / "results.md")
 DEMO = "embedded_demo_cpu2_2026-11-30.json"
-REWARD = "reward_held_out_cpu2_2026-11-24/metrics.csv"
+REWARD = "reward_held_out_cpu2_2026-11-30/metrics.csv"
 PRIMARY = "primary_oracle_cpu2_2026-11-30.csv"
 PAIRS = "data_efficiency_cpu2_2026-11-30.csv"
 PAIRS_BY_DEVELOPMENT = "data_efficiency_development_cpu2_2026-11-30.csv"
@@ -93,8 +93,8 @@ def demo() -> Table:
 
 
 def reward() -> Table:
-    """How rightly our score and the paper's rank clips whose faults are known."""
-    labels = {"consistency": "`consistency`", "paper_reward": "the paper's reward"}
+    """How rightly our scores and the paper's rank clips whose faults are known."""
+    labels = {"consistency": "`consistency`", OURS: "`edge_agreement`", "paper_reward": "the paper's reward"}
     columns = ("judged", "ranking", "monotone", "above_clean", "false_alarms")
     rows = {row["metric"]: row for row in _csv(REWARD)}
     head = (
