@@ -120,7 +120,7 @@ def main(
     seeds: Annotated[int, typer.Option(help="training seeds")] = 3,
     train_prompts: int = 240,
     held_out: int = 300,
-    judged: Annotated[int, typer.Option(help="held-out prompts that are measured by geometry")] = 60,
+    judged: Annotated[int, typer.Option(help="held-out prompts that are measured by geometry")] = 30,
     arm: Annotated[list[str] | None, typer.Option(callback=only(ARMS), help="only these, repeatable")] = None,
     scenes: Annotated[list[Scenes] | None, typer.Option(help="only these evaluations, repeatable")] = None,
     model: str = "embedded",
