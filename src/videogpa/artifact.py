@@ -241,17 +241,22 @@ def require_as_made(path: Path) -> Path:
     Raises:
         StageStopped: the file was changed since, or is gone.
     """
+    digest = hash_as_made(path)
+    if digest is not None and not (path.is_file() and hash_file(path) == digest):
+        raise StageStopped(
+            f"{path} is not the file that its stage made: restore it, or redo the stage with --overwrite"
+        )
+    return path
+
+
+def hash_as_made(path: Path) -> str | None:
+    """What the complete artifact around a file lists as its hash; None where none does."""
     for folder in path.absolute().parents:
         manifest = folder / MANIFEST
         if manifest.is_file():
             listed = _listed(manifest, manifest.stat().st_mtime_ns)
-            digest = listed.get(path.absolute().relative_to(folder).as_posix())
-            if digest is not None and not (path.is_file() and hash_file(path) == digest):
-                raise StageStopped(
-                    f"{path} is not the file that its stage made: restore it, or redo the stage with --overwrite"
-                )
-            break
-    return path
+            return listed.get(path.absolute().relative_to(folder).as_posix())
+    return None
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from videogpa.stages.evaluate import (
 )
 from videogpa.stages.external_scores import ExternalScore
 from videogpa.stages.prompts import WorldPrompts
+from videogpa.stages.reuse import measured_together
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
 from videogpa.types import Candidate, EvalRow, Score
@@ -529,6 +530,14 @@ def test_scores_are_added_to_a_finished_evaluation_whose_rows_stay(evaluated, fi
     # The same command as at first leaves it as it is.
     run(*inputs, finished)
     assert json.loads((finished / "summary.json").read_text()) == summary
+
+
+def test_what_seeds_say_together_is_known_by_what_samples_list(evaluated, finished, tmp_path):
+    listed = shutil.copytree(evaluated, tmp_path / "listed", ignore=shutil.ignore_patterns("videos"))
+    known = measured_together(listed)
+    assert known == measured_together(evaluated)
+    assert {row.arm for row in known.values()} >= {"dpo", "best"}
+    assert measured_together(finished) == {}
 
 
 def test_scores_given_later_join_the_earlier_ones_and_take_none_away(finished, tmp_path):

@@ -81,6 +81,14 @@ def test_what_is_made_of_the_same_is_linked_whatever_it_is_called(given, earlier
         assert all((now / file).samefile(earlier / name / file) for file in files(now))
 
 
+def test_arms_made_of_the_same_all_have_it(given, earlier, tmp_path):
+    arms = {name: Arm(best_of=4, best_by=name) for name in ("sharpness", "consistency")}
+    inputs = {"prompts": given["prompts"], "model": given["model"]}
+    out = begun(CFG.model_copy(update={"arms": arms}), inputs, tmp_path / "out")
+    take_over(earlier, out)
+    assert {f"{kind}/{arm}" for kind in ("samples", "scores") for arm in arms} <= set(taken(out))
+
+
 def test_another_lora_of_the_same_name_is_another_arm(given, earlier, tmp_path):
     given["lora_dpo"].write_text("trained again")
     out = begun(CFG, given, tmp_path / "out")
@@ -129,8 +137,9 @@ def test_other_prompts_are_refused(given, earlier, tmp_path):
 
 def test_what_is_no_evaluation_or_was_changed_is_refused(given, earlier, tmp_path):
     out = begun(CFG, given, tmp_path / "out")
-    with pytest.raises(InputError, match="base is no evaluation: give one"):
-        take_over(earlier / "samples" / "base", out)
+    for path in (earlier / "samples" / "base", tmp_path / "nowhere"):
+        with pytest.raises(InputError, match=f"{path.name} is no evaluation: give one"):
+            take_over(path, out)
     (earlier / "samples" / "dpo" / "videos" / "a-0.mkv").write_text("edited")
     with pytest.raises(StageStopped, match="not the file that its stage made"):
         take_over(earlier, out)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from videogpa.artifact import hash_file, open_artifact, read_rows
+from videogpa.artifact import hash_as_made, open_artifact, read_rows
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import CannotJudge, RowFailed
@@ -72,8 +72,10 @@ def between_seeds(
     ]
     found = {}
     for job in jobs if known else ():
-        if (row := known.get(together(job.prompt_id, job.videos))) is not None:
-            found[job] = job.row.model_copy(update={"metrics": row.metrics, "reason": row.reason})
+        key = together(job.prompt_id, job.videos)
+        if key is not None and key in known:
+            update = known[key].model_dump(include={"metrics", "reason"})
+            found[job] = job.row.model_copy(update=update)
     make_worker = partial(_make_measurer, cfg)
     # All arms of a prompt one after the other: their truth is rendered once.
     by_prompt = sorted((job for job in jobs if job not in found), key=lambda job: job.prompt_id)
@@ -85,9 +87,10 @@ def between_seeds(
     return [found[job] for job in jobs]
 
 
-def together(prompt_id: str, videos: Sequence[Path]) -> Together:
-    """What the row of these videos is known by."""
-    return prompt_id, tuple(hash_file(video) for video in videos)
+def together(prompt_id: str, videos: Sequence[Path]) -> Together | None:
+    """What the row of these videos is known by; None where one of them is no finished artifact's."""
+    hashes = [hash for video in videos if (hash := hash_as_made(video)) is not None]
+    return (prompt_id, tuple(hashes)) if len(hashes) == len(videos) else None
 
 
 class _Size(BaseModel):

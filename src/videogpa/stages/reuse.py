@@ -14,10 +14,12 @@ from videogpa.artifact import (
     link_files,
     read_as_made,
     read_manifest,
+    read_record,
     read_rows,
     recorded,
     require_as_made,
 )
+from videogpa.engines.local import progress
 from videogpa.errors import InputError
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.stages.against_truth import BETWEEN, BetweenSeedsRow, Together, together
@@ -41,18 +43,21 @@ def take_over(earlier: Path, out: Path) -> None:
         InputError: `earlier` is no evaluation, or its prompts, its model, how it draws or how it scores are others.
         StageStopped: what it has of an arm was changed since.
     """
-    before, now = recorded(earlier), recorded(out)
-    if before["stage"] != now["stage"]:
+    now = recorded(out)
+    if (read_record(earlier) or {}).get("stage") != now["stage"]:
         raise InputError(f"{earlier} is no evaluation: give one that has drawn some of the arms")
+    before = recorded(earlier)
     found = [line for part in SHARED for line in differences(_shared(before, part), _shared(now, part), part)]
     if found:
         raise InputError(
             f"{earlier} was made differently, so none of its arms can be reused: {'; '.join(found)}"
         )
-    known = _arms(before)
-    for made_of, name in _arms(now).items():
-        if made_of in known:
-            _link(earlier, known[made_of], out, name)
+    known = {made_of: name for name, made_of in _arms(before).items()}
+    both = [(name, known[made_of]) for name, made_of in _arms(now).items() if made_of in known]
+    with progress("arms reused", len(both)) as advance:
+        for name, theirs in both:
+            _link(earlier, theirs, out, name)
+            advance(name)
 
 
 def measured_together(earlier: Path) -> dict[Together, BetweenSeedsRow]:
@@ -66,10 +71,11 @@ def measured_together(earlier: Path) -> dict[Together, BetweenSeedsRow]:
     videos = videos_of(read_rows(earlier, EvalRow), earlier)
     lines = read_as_made(earlier / BETWEEN).decode().splitlines()
     rows = [BetweenSeedsRow.model_validate_json(line) for line in lines]
+    whole = (row for row in rows if row.status == "ok" and row.metrics.keys() == BETWEEN_SEEDS.keys())
     return {
-        together(row.prompt_id, videos[row.arm, row.prompt_id]): row
-        for row in rows
-        if row.status == "ok" and row.metrics.keys() == BETWEEN_SEEDS.keys() and row.arm != TRUTH
+        key: row
+        for row in whole
+        if row.arm != TRUTH and (key := together(row.prompt_id, videos[row.arm, row.prompt_id])) is not None
     }
 
 
@@ -87,13 +93,13 @@ def _shared(record: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _arms(record: Mapping[str, Any]) -> dict[str, str]:
-    """Their names, by a hash of what makes their videos."""
+    """A hash of what makes the videos of each, by its name."""
     of_record = {BASE: {}, TRUTH: {TRUTH: True}} | record["config"]["arms"]
     return {
-        hash_json(
+        name: hash_json(
             {key: value for key, value in arm.items() if key not in JUDGING}
             | {kind: record["inputs"].get(f"{kind}_{name}") for kind in ("lora", "model")}
-        ): name
+        )
         for name, arm in of_record.items()
     }
 
@@ -113,6 +119,7 @@ def _link(earlier: Path, theirs: str, out: Path, name: str) -> None:
             require_as_made(source / file)
         # All at once, so that a process that is killed leaves nothing that looks finished.
         part = target.with_name(f".{name}.part")
-        shutil.rmtree(part, ignore_errors=True)
+        if part.exists():
+            shutil.rmtree(part)
         link_files(source, part, without=(LOCK,))
         part.rename(target)
