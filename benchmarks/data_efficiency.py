@@ -91,7 +91,11 @@ PARTS = {
 AGAINST = (
     *((arm, BASE) for arm in PARTS),
     *((arm, WHOLE) for arm in PARTS if arm != WHOLE),
-    *((arm, longer) for arm in PARTS if (longer := arm.removesuffix("_short")) in PARTS and longer != arm),
+    *(
+        (arm, longer)
+        for arm in PARTS
+        if (longer := arm.removesuffix("_short")) in PARTS and longer not in (arm, WHOLE)
+    ),
     *((arm, WHOLE_SHORT) for arm in SETTINGS),
 )
 

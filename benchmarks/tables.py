@@ -280,6 +280,10 @@ PARTS = {
     "all_pairs": "240 × 6, all pairs",
     "any_motion": "240 × 6, whatever moves",
     "margin_weighted": "240 × 6, weighted by margin",
+    "rank_4": "240 × 6, half the steps, rank 4",
+    "rank_64": "240 × 6, half the steps, rank 64",
+    "double_rate": "240 × 6, half the steps, twice the rate",
+    "ema": "240 × 6, half the steps, weights averaged (.95)",
 }
 LABELS = {
     "base": "base",
