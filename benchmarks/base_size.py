@@ -1,4 +1,4 @@
-"""Other sizes of the embedded video model: what each learns in as many steps, and how it errs.
+"""Other sizes and codes of the embedded video model: what each learns in as many steps, and how it errs.
 
     python benchmarks/base_size.py --out work/base_size --result benchmarks/base_size_cpu2_DATE
 
@@ -11,7 +11,7 @@ import csv
 import json
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Annotated
 
 import typer
@@ -19,10 +19,25 @@ from rows import write_rows
 from safetensors.torch import load_file
 from sampler_setting import oracle_errors
 
+from videogpa.artifact import read_rows
+from videogpa.metrics import oracle_psnr
+from videogpa.metrics.base import Clip
+from videogpa.types import Prompt
 from videogpa.world import train_generator
+from videogpa.world.generator import FRAMES, SIZE
+from videogpa.world.linear_autoencoder import LinearVideoAutoencoder
+from videogpa.world.truth import true_continuation
 
-SIZES = {"narrower": (2, 6), "as shipped": (4, 6), "wider": (6, 6), "deeper": (4, 12)}
-"""Heads, each 48 wide, and layers."""
+SIZES = {
+    "narrower": {"heads": 2},
+    "as shipped": {},
+    "wider": {"heads": 6},
+    "deeper": {"layers": 12},
+    "coarser code": {"channels": 16},
+    "finer code": {"channels": 48},
+}
+"""What differs from the shipped one: heads, each 48 wide, layers, channels of the code."""
+SHOWN = ("heads", "layers", "channels", "steps", "batch", "clips")
 
 
 def main(
@@ -38,19 +53,31 @@ def main(
 ) -> None:
     rows = []
     for size in only or SIZES:
-        heads, layers = SIZES[size]
         home = out / size.replace(" ", "_")
         if not (home / "training.json").exists():
             train_generator.main(
                 home, out / "clips", clips, faulty_share=0.4, steps=steps, batch=batch, cooldown=0.6,
-                threads=workers, bfloat16=True, heads=heads, layers=layers,
+                threads=workers, bfloat16=True, **SIZES[size],
             )  # fmt: skip
         told = json.loads((home / "training.json").read_text())
         errors = oracle_errors(str(home / "pipeline"), 8, count, seeds, home, workers)
-        named = {"size": size, **{key: told[key] for key in ("heads", "layers", "steps", "batch", "clips")}}
-        rows.append(named | {"parameters": _parameters(home / "pipeline")} | _log(home) | errors)
+        named = {"size": size, **{key: told[key] for key in SHOWN}}
+        measured = {"parameters": _parameters(home / "pipeline"), "code_psnr": _code_psnr(home)}
+        rows.append(named | measured | _log(home) | errors)
         print(*rows[-1].values(), sep="  ")
         write_rows(rows, result or out / "base_size")
+
+
+def _code_psnr(home: Path) -> float:
+    """Of true videos that went through the code alone: no model that draws in it can be nearer."""
+    vae = LinearVideoAutoencoder.from_pretrained(home / "pipeline" / "vae")
+    found = []
+    for prompt in read_rows(home / "prompts", Prompt):
+        truth = true_continuation(prompt.world, FRAMES, SIZE, SIZE)
+        video = truth.frames.transpose(0, 1)[None] * 2 - 1
+        coded = vae.decode(vae.encode(video).latent_dist.mode()).sample[0].transpose(0, 1) / 2 + 0.5
+        found.append(oracle_psnr.measure(Clip(frames=coded, truth=truth)))
+    return mean(found)
 
 
 def _parameters(pipeline: Path) -> int:

@@ -135,9 +135,10 @@ def test_a_model_that_is_trained_further_by_no_step_is_the_same(tmp_path, clips)
 
 def test_a_model_of_another_size_keeps_it_when_trained_further(tmp_path, clips):
     small = tmp_path / "small"
-    train(small, clips, **PLAN, heads=2, layers=1, start_from=None)
+    train(small, clips, **PLAN, heads=2, layers=1, channels=16, start_from=None)
     train(tmp_path / "out", clips, **PLAN, start_from=small / "pipeline")
     shape = WanTransformer3DModel.load_config(tmp_path / "out/pipeline/transformer")
     assert (shape["num_attention_heads"], shape["num_layers"], shape["ffn_dim"]) == (2, 1, 384)
+    assert shape["in_channels"] == shape["out_channels"] == 16
     told = json.loads((tmp_path / "out/training.json").read_text())
-    assert (told["heads"], told["layers"]) == (2, 1)
+    assert (told["heads"], told["layers"], told["channels"]) == (2, 1, 16)

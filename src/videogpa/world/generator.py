@@ -53,14 +53,14 @@ def build_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
     )
 
 
-def build_transformer(heads: int = 4, layers: int = 6) -> WanTransformer3DModel:
-    """The video transformer, each head 48 wide; as shipped 3.9 M parameters."""
+def build_transformer(heads: int = 4, layers: int = 6, channels: int = Z_DIM) -> WanTransformer3DModel:
+    """The video transformer, each head 48 wide, for codes of so many channels; as shipped 3.9 M parameters."""
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=heads,
         attention_head_dim=HEAD_WIDTH,
-        in_channels=Z_DIM,
-        out_channels=Z_DIM,
+        in_channels=channels,
+        out_channels=channels,
         text_dim=TEXT_WIDTH,
         freq_dim=128,
         ffn_dim=4 * heads * HEAD_WIDTH,

@@ -27,6 +27,7 @@ from videogpa.world.generator import (
     FRAMES,
     MAX_TOKENS,
     SIZE,
+    Z_DIM,
     build_text_encoder,
     build_tokenizer,
     build_transformer,
@@ -129,6 +130,7 @@ def train(
     device: str = "cpu",
     heads: int = 4,
     layers: int = 6,
+    channels: int = Z_DIM,
     restart_from: Path | None = None,
     start_from: Path | None = None,
 ) -> None:
@@ -139,18 +141,20 @@ def train(
         bfloat16: multiply matrices in bfloat16; weights and optimizer stay float32. Pays where the processor can.
         heads: of the transformer, each 48 wide; with `start_from` its own.
         layers: as `heads`.
+        channels: of the autoencoder's code, as `heads`.
         start_from: a pipeline folder whose weights and autoencoder are trained on.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    vae = _autoencoder(out, clips, start_from)
+    vae = _autoencoder(out, clips, channels, start_from)
+    channels = vae.config.z_dim
     data = Clips(clips, vae, tokenizer, torch.device(device))
     held_out = np.arange(len(data) - VALIDATION_CLIPS, len(data))
     if start_from:
         shape = WanTransformer3DModel.load_config(start_from / "transformer")
         heads, layers = shape["num_attention_heads"], shape["num_layers"]
-    text_encoder, transformer = build_text_encoder(len(tokenizer)), build_transformer(heads, layers)
+    text_encoder, transformer = build_text_encoder(len(tokenizer)), build_transformer(heads, layers, channels)
     model = torch.nn.ModuleDict({"text_encoder": text_encoder, "transformer": transformer})
     if start_from:
         text_encoder.load_state_dict(
@@ -207,7 +211,7 @@ def train(
     settings = {
         "steps": steps, "batch": batch, "seed": seed, "lr": lr, "clips": len(data), "cooldown": cooldown,
         "bfloat16": bfloat16, "continued": start_from is not None, "clips_made_with": made_with(clips),
-        "heads": heads, "layers": layers,
+        "heads": heads, "layers": layers, "channels": channels,
     }  # fmt: skip
     (out / "training.json").write_text(json.dumps(settings, indent=2))
 
@@ -231,12 +235,12 @@ def _tokenize(tokenizer, captions: list[str]) -> Int[Tensor, "n k"]:
     return tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt").input_ids
 
 
-def _autoencoder(out: Path, clips: Path, start_from: Path | None) -> LinearVideoAutoencoder:
+def _autoencoder(out: Path, clips: Path, channels: int, start_from: Path | None) -> LinearVideoAutoencoder:
     folder = start_from / "vae" if start_from else out / "vae"
     if not (folder / "config.json").exists():
         frames, _ = next(read_clips(clips))
         x = torch.from_numpy(np.array(frames)).float().div_(127.5).sub_(1).permute(0, 4, 1, 2, 3)
-        fit_linear_autoencoder(x, z_dim=32).save_pretrained(folder)
+        fit_linear_autoencoder(x, z_dim=channels).save_pretrained(folder)
     return LinearVideoAutoencoder.from_pretrained(folder)
 
 
@@ -264,6 +268,7 @@ def main(
     device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
     heads: Annotated[int, typer.Option(help="of the transformer, each 48 wide")] = 4,
     layers: Annotated[int, typer.Option(help="of the transformer")] = 6,
+    channels: Annotated[int, typer.Option(help="of the autoencoder's code")] = Z_DIM,
     restart_from: Annotated[
         Path | None, typer.Option(help="checkpoint of an earlier run to go on from")
     ] = None,
@@ -274,7 +279,7 @@ def main(
     train(
         out, clips, steps=steps, batch=batch, seed=seed, lr=lr, cooldown=cooldown, threads=threads,
         compile_blocks=compile_blocks, bfloat16=bfloat16, device=device, heads=heads, layers=layers,
-        restart_from=restart_from, start_from=start_from,
+        channels=channels, restart_from=restart_from, start_from=start_from,
     )  # fmt: skip
 
 
