@@ -4,7 +4,8 @@
 
 All are trained from nothing on the same clips in the same order, one after the other; an interrupted training goes on
 from its last checkpoint. Their errors on development prompts are those of `benchmarks/sampler_setting.py`; seconds a
-step, the median between checkpoints.
+step, the median between checkpoints. Then the embedded recipe post-trains each: what it gains, on development prompts,
+is a second CSV, `..._gain`.
 """
 
 import csv
@@ -12,9 +13,11 @@ import json
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from comparisons import of_runs, only, table
+from embedded_gain import TRUE
 from rows import write_rows
 from safetensors.torch import load_file
 from sampler_setting import oracle_errors
@@ -22,6 +25,12 @@ from sampler_setting import oracle_errors
 from videogpa.artifact import read_rows
 from videogpa.metrics import oracle_psnr
 from videogpa.metrics.base import Clip
+from videogpa.recipes.embedded import recipe
+from videogpa.run import run
+from videogpa.stages.comparison import BASE
+from videogpa.stages.prompts import WorldPrompts
+from videogpa.stages.rounds import evaluation_of
+from videogpa.stages.score import ScoreConfig
 from videogpa.types import Prompt
 from videogpa.world import train_generator
 from videogpa.world.generator import FRAMES, SIZE
@@ -38,6 +47,7 @@ SIZES = {
 }
 """What differs from the shipped one: heads, each 48 wide, layers, channels of the code."""
 SHOWN = ("heads", "layers", "channels", "steps", "batch", "clips")
+AGAINST = (("dpo", BASE), ("dpo_random", BASE), ("dpo", "dpo_random"))
 
 
 def main(
@@ -47,25 +57,48 @@ def main(
     clips: Annotated[int, typer.Option(help="to render")] = 6000,
     count: Annotated[int, typer.Option(help="development prompts")] = 40,
     seeds: int = 3,
-    only: Annotated[list[str] | None, typer.Option(help="sizes, repeatable")] = None,
+    judged: Annotated[int, typer.Option(help="development prompts of the post-trained ones")] = 100,
+    size: Annotated[
+        list[str] | None, typer.Option(callback=only(SIZES), help="only these, repeatable")
+    ] = None,
     workers: int = 2,
     result: Annotated[Path | None, typer.Option(help="CSV to write, without suffix")] = None,
 ) -> None:
-    rows = []
-    for size in only or SIZES:
-        home = out / size.replace(" ", "_")
+    rows, gains = [], []
+    result = result or out / "base_size"
+    for name in size or SIZES:
+        home = out / name.replace(" ", "_")
         if not (home / "training.json").exists():
             train_generator.main(
                 home, out / "clips", clips, faulty_share=0.4, steps=steps, batch=batch, cooldown=0.6,
-                threads=workers, bfloat16=True, **SIZES[size],
+                threads=workers, bfloat16=True, **SIZES[name],
             )  # fmt: skip
         told = json.loads((home / "training.json").read_text())
         errors = oracle_errors(str(home / "pipeline"), 8, count, seeds, home, workers)
-        named = {"size": size, **{key: told[key] for key in SHOWN}}
+        named = {"size": name, **{key: told[key] for key in SHOWN}}
         measured = {"parameters": _parameters(home / "pipeline"), "code_psnr": _code_psnr(home)}
         rows.append(named | measured | _log(home) | errors)
         print(*rows[-1].values(), sep="  ")
-        write_rows(rows, result or out / "base_size")
+        write_rows(rows, result)
+        gains += [{"size": name, **row} for row in _gain(home, judged, workers)]
+        write_rows(gains, result.with_name(f"{result.name}_gain"))
+
+
+def _gain(home: Path, judged: int, workers: int) -> list[dict[str, Any]]:
+    """What the recipe's training gains on this base, and its control."""
+    full, model = recipe(), {"model": str(home / "pipeline")}
+    changes = {
+        "sample": full.sample.model_copy(update=model),
+        "held_out_prompts": WorldPrompts(split="development", count=judged),
+        "evaluate": full.evaluate.model_copy(
+            update={
+                "sample": full.evaluate.sample.model_copy(update=model),
+                "score": ScoreConfig(metrics=TRUE),
+            }
+        ),
+    }
+    run(full.model_copy(update=changes), home / "run", workers=workers)
+    return table(of_runs([evaluation_of(home / "run")]), AGAINST, 1, full.evaluate.primary)
 
 
 def _code_psnr(home: Path) -> float:
