@@ -156,6 +156,10 @@ def test_the_second_round_draws_from_the_first_and_is_compared_with_it(two_round
     assert not (second / "lora/dpo_random").exists()
     summary = json.loads((second / "evaluation/summary.json").read_text())
     assert set(summary["arms"]) == {"base", "dpo", "dpo_random", "dpo_round_2"}
+    for arm in ("base", "dpo", "dpo_random", "truth"):
+        drawn = sorted((out / "evaluation/samples" / arm / "videos").iterdir())
+        assert drawn
+        assert all((second / video.relative_to(out)).samefile(video) for video in drawn)
     compared = {(c["arm"], c["against"]) for c in summary["comparisons"]}
     assert {
         ("dpo", "base"),

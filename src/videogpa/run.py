@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from videogpa.artifact import CONFIG, lock, write_json_atomic
+from videogpa.artifact import CONFIG, MANIFEST, lock, write_json_atomic
 from videogpa.dpo.config import TrainConfig
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
@@ -117,7 +117,15 @@ def _run(
     say("evaluation")
     judged = _judged(cfg, loras, leading, rounds)
     home = round_folder(out, rounds)
-    evaluation = evaluate.run(judged, held_out, home / EVALUATION, workers=workers, overwrite=overwrite)
+    fewer = [round_folder(out, number) / EVALUATION for number in range(1, rounds)]
+    evaluation = evaluate.run(
+        judged,
+        held_out,
+        home / EVALUATION,
+        reuse_alike=[folder for folder in fewer if (folder / MANIFEST).exists()],
+        workers=workers,
+        overwrite=overwrite,
+    )
     say("report")
     return write_report(out, evaluation, workers=workers, note=say.note)
 

@@ -14,7 +14,7 @@ from videogpa.errors import InputError
 from videogpa.families.wan import Family
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.report.findings import OutsideMetric, read_summary
-from videogpa.stages import against_truth, prompts
+from videogpa.stages import against_truth, evaluate, prompts
 from videogpa.stages.against_truth import BETWEEN, BetweenSeedsRow
 from videogpa.stages.comparison import family_of
 from videogpa.stages.evaluate import (
@@ -386,6 +386,26 @@ def test_further_arms_join_those_of_another_evaluation(inputs, evaluated, tmp_pa
     assert [(r.id, r.arm, r.metrics) for r in between if r.arm == "half"] == [
         (r.id.replace("dpo", "half"), "half", r.metrics) for r in known if r.arm == "dpo"
     ]
+
+
+class Stopped(Exception):
+    """In the place of drawing."""
+
+
+@pytest.mark.parametrize(("seed", "taken"), [(0, True), (1, False)])
+def test_what_draws_otherwise_is_passed_over_where_it_is_only_offered(
+    inputs, evaluated, tmp_path, monkeypatch, seed, taken
+):
+    def stop(*_):
+        raise Stopped
+
+    monkeypatch.setattr(evaluate, "_evaluate_arm", stop)
+    cfg, world = inputs
+    drawn = cfg.sample.model_copy(update={"seed": cfg.sample.seed + seed})
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        run(cfg.model_copy(update={"sample": drawn}), world, out, reuse_alike=[evaluated])
+    assert (out / "samples/base/manifest.json").exists() == taken
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ from videogpa.stages.comparison import (
     means,
 )
 from videogpa.stages.external_scores import ExternalScore, read_external_scores, require_apart
-from videogpa.stages.reuse import measured_together, take_over, videos_of
+from videogpa.stages.reuse import made_differently, measured_together, take_over, videos_of
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, protocol_hash
 from videogpa.statistics import LEVEL, POWER
@@ -125,12 +125,14 @@ def run(
     out: Path,
     *,
     reuse: Sequence[Path] = (),
+    reuse_alike: Sequence[Path] = (),
     workers: Workers = 1,
     overwrite: bool = False,
 ) -> Path:
     """Sample and score all arms; write a row per (arm, prompt, seed), `between_seeds.jsonl` and `summary.json`.
 
-    What the evaluations in `reuse` have drawn and scored of these arms is taken from there (`reuse.take_over`).
+    What the evaluations in `reuse` and `reuse_alike` have drawn and scored of these arms is taken from there
+    (`reuse.take_over`); those in `reuse_alike` are passed over where they were made differently.
 
     Raises:
         InputError: an unknown arm is compared, or two arms twice, an arm has a name that it cannot have, the primary
@@ -151,7 +153,8 @@ def run(
         if artifact.complete:
             return out
         known: dict[Together, BetweenSeedsRow] = {}
-        for earlier in reuse:
+        alike = [earlier for earlier in reuse_alike if not made_differently(earlier, out)]
+        for earlier in (*reuse, *alike):
             take_over(earlier, out)
             known |= measured_together(earlier)
         arms = {BASE: Arm(), **cfg.arms}

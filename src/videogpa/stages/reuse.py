@@ -43,21 +43,30 @@ def take_over(earlier: Path, out: Path) -> None:
         InputError: `earlier` is no evaluation, or its prompts, its model, how it draws or how it scores are others.
         StageStopped: what it has of an arm was changed since.
     """
-    now = recorded(out)
-    if (read_record(earlier) or {}).get("stage") != now["stage"]:
-        raise InputError(f"{earlier} is no evaluation: give one that has drawn some of the arms")
-    before = recorded(earlier)
-    found = [line for part in SHARED for line in differences(_shared(before, part), _shared(now, part), part)]
-    if found:
+    if found := made_differently(earlier, out):
         raise InputError(
             f"{earlier} was made differently, so none of its arms can be reused: {'; '.join(found)}"
         )
+    before, now = recorded(earlier), recorded(out)
     known = {made_of: name for name, made_of in _arms(before).items()}
     both = [(name, known[made_of]) for name, made_of in _arms(now).items() if made_of in known]
     with progress("arms reused", len(both)) as advance:
         for name, theirs in both:
             _link(earlier, theirs, out, name)
             advance(name)
+
+
+def made_differently(earlier: Path, out: Path) -> list[str]:
+    """What sets all arms of one evaluation apart from those of another that has begun; nothing where they are alike.
+
+    Raises:
+        InputError: `earlier` is no evaluation.
+    """
+    now = recorded(out)
+    if (read_record(earlier) or {}).get("stage") != now["stage"]:
+        raise InputError(f"{earlier} is no evaluation: give one that has drawn some of the arms")
+    before = recorded(earlier)
+    return [line for part in SHARED for line in differences(_shared(before, part), _shared(now, part), part)]
 
 
 def measured_together(earlier: Path) -> dict[Together, BetweenSeedsRow]:
