@@ -144,7 +144,7 @@ def primary() -> Table:
     rows = {(row["arm"], row["candidate"]): row for row in _csv(PRIMARY)}
     candidates = {name: label for name, label in candidates.items() if any(name in key for key in rows)}
     cells = [
-        (label, *(_percent(rows[arm, name], rows[arm, name]["change"]) for name in candidates))
+        (label, *(_percent(rows[arm, name], float(rows[arm, name]["change"])) for name in candidates))
         for arm, label in arms.items()
         if any(arm in key for key in rows)
     ]
@@ -368,18 +368,19 @@ def _change(compared: dict[str, Any], scale: float) -> str:
     return f"{number(compared['mean_difference'] * scale, 3, signed=True)} [{low}, {high}]"
 
 
-def _percent(row: dict[str, str], change: str) -> str:
+def _percent(row: dict[str, str], change: float) -> str:
     """'−.8* (.83)': the change in per cent, a star where it is clear, the share of prompts won."""
     clear = _star(row)
     won = f" ({fixed(float(row['won']), 2)})" if row["won"] else ""
-    places = 2 if abs(float(change)) < 0.01 else 1
-    return f"{fixed(100 * float(change), places, signed=True)}{clear}{won}"
+    places = 2 if abs(change) < 0.01 else 1
+    return f"{fixed(100 * change, places, signed=True)}{clear}{won}"
 
 
 def _gained(row: dict[str, str]) -> str:
     """As `_percent`; of PSNR the change in dB, since dB have no ratio."""
     if row["metric"] != "oracle_psnr":
-        return _percent(row, row["relative"])
+        # What is rounded in the file is not to be rounded again.
+        return _percent(row, float(row["difference"]) / float(row["level"]))
     clear = _star(row)
     return f"{fixed(float(row['difference']), 2, signed=True)}{clear} ({fixed(float(row['won']), 2)})"
 

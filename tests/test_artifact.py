@@ -197,6 +197,16 @@ def test_a_plain_folder_is_compared_by_its_content(tmp_path):
     assert artifact.hash_input(folder) != before
 
 
+@pytest.mark.parametrize("inside", [".", "part"])
+def test_overwrite_does_not_empty_what_it_is_made_of(tmp_path, inside):
+    out = tmp_path / "out"
+    (out / "part").mkdir(parents=True)
+    (out / "part" / "weights").write_text("kept")
+    with pytest.raises(InputError, match="choose another output folder"):
+        start(out, inputs={"model": out / inside}, overwrite=True)
+    assert (out / "part" / "weights").read_text() == "kept"
+
+
 def test_overwrite_empties_the_folder(tmp_path):
     complete(tmp_path, score("a"))
     (tmp_path / "videos").mkdir()

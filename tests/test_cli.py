@@ -113,7 +113,7 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--lora", "nonsense"], "NAME=FOLDER"),
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--other-model", "nonsense"], "NAME=FOLDER@FAMILY"),
         (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--best-of", "1"], "N at least 2"),
-        (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--best-of", "dpo=4"], "NAME that of another arm"),
+        (["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--best-of", "dpo=4"], "NAME that of a --lora"),
         (
             [
                 "evaluate",
@@ -159,6 +159,14 @@ def test_what_cannot_be_judged_is_null_with_a_reason(videogpa, tmp_path):
         (
             ["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--lora", "a=x", "--lora", "a=y"],
             "two arms are called 'a'",
+        ),
+        (
+            ["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--best-of", "2", "--best-of", "base_best_of_2=3"],
+            "NAME that of a --lora",
+        ),
+        (
+            ["evaluate", "{tmp}/no", "--out", "{tmp}/o", "--trained-by", "edge_agrement"],
+            "did you mean 'edge_agreement'?",
         ),
         (["strength-sweep", "{tmp}/no", "--out", "{tmp}/o", "--lora", "x", "--strengths", "nan"], "finite"),
         (["run", "quick", "--out", "{tmp}/o", "--exact"], "takes no --model, --prompts or other option"),
@@ -319,7 +327,8 @@ def test_an_evaluation_of_best_of_and_a_lora(videogpa, tmp_path):
     }
     assert summary["primary"] == summary["comparisons"][0]["metric"] == "oracle_flow_bias2"
     assert summary["circular"] == {
-        arm: ["consistency", "cross_view", "edge_agreement"] for arm in ("half", "base_best_of_2")
+        arm: ["consistency", "cross_view", "edge_agreement", "paper_reward"]
+        for arm in ("half", "base_best_of_2")
     }
     arms = json.loads((tmp_path / "o/config.json").read_text())["config"]["arms"]
     assert (arms["half"]["strength"], arms["base_best_of_2"]["best_of"]) == (0.5, 2)

@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -154,23 +154,28 @@ def open_artifact(
     inputs: Mapping[str, Path],
     row_type: type[RowT],
     overwrite: bool = False,
+    check: Callable[[Mapping[str, Any]], None] = lambda identity: None,
 ) -> Artifact[RowT]:
     """Start an artifact, or continue an interrupted one made with the same configuration and inputs.
 
     `config` is the resolved configuration, seeds included; what lies on disk belongs into `inputs`, which
     are compared by content: an artifact by its manifest, any other folder or file by its bytes. Library
-    versions are recorded, not compared. `overwrite` empties the folder first.
+    versions are recorded, not compared. `overwrite` empties the folder first. `check` is given stage, configuration and
+    hashes of inputs before anything is written or emptied, and may refuse them.
 
     Raises:
-        InputError: another configuration or input, an input that is missing or incomplete, a folder that is
-            something else or cannot be written, or another process writing to it.
+        InputError: another configuration or input, an input that is missing, incomplete or lies in the folder, a
+            folder that is something else or cannot be written, or another process writing to it.
     """
+    for path in inputs.values():
+        require_outside(path, folder)
     identity: dict[str, Any] = {
         "stage": stage,
         "config": config.model_dump(mode="json"),
         "inputs": {name: hash_input(path) for name, path in inputs.items()},
     }
     _require_own(folder)
+    check(identity)
     held = lock(folder)
     try:
         if overwrite:
@@ -307,6 +312,16 @@ def require_same(folder: Path, record: Mapping[str, Any], identity: Mapping[str,
             f"{folder} was made differently: {'; '.join(found)}. "
             "Use --overwrite to redo it, or choose another output folder"
         )
+
+
+def require_outside(path: Path, folder: Path) -> None:
+    """What a result is made of does not lie where it goes.
+
+    Raises:
+        InputError: it does.
+    """
+    if path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{path} is what the result is made of: choose another output folder than {folder}")
 
 
 def differences(before: Any, now: Any, key: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -791,7 +792,7 @@ def evaluate(
         arms=_arms(lora or [], other_model or [], best_of or [], best_by),
         comparisons=None if compare is None else tuple(_sides(entry) for entry in compare),
         primary=primary,
-        trained_by=trained_by,
+        trained_by=None if trained_by is None else _maker(trained_by),
         allow_circular=allow_circular,
     )  # fmt: skip
     if prompts is not None:
@@ -1302,12 +1303,27 @@ def _arms(loras: list[str], models: list[str], best_of: list[str], best_by: str)
         arms[name] = Arm(model=folder, family=family)
     for entry in best_of:
         name, _, count = entry.rpartition("=")
-        if not count.isdecimal() or int(count) < 2 or name not in ("", BASE, *arms):
-            raise InputError(f"--best-of '{entry}': give N or NAME=N, N at least 2, NAME that of another arm")
+        single = [known for known, arm in arms.items() if arm.best_of == 1]
+        if not count.isdecimal() or int(count) < 2 or name not in ("", BASE, *single):
+            raise InputError(
+                f"--best-of '{entry}': give N or NAME=N, N at least 2, NAME that of a --lora or --other-model"
+            )
         drawn, chosen = arms.get(name, Arm()), f"{name or BASE}_best_of_{count}"
         _require_new(chosen, arms)
         arms[chosen] = drawn.model_copy(update={"best_of": int(count), "best_by": best_by})
     return arms
+
+
+def _maker(name: str) -> str:
+    """The metric that made pairs, by its own name or that of a reward; one of another tool as it is called there."""
+    from videogpa.metrics.between_seeds import BETWEEN_SEEDS
+    from videogpa.stages.score import REWARDS
+
+    metric, known = REWARDS.get(name, name), [*available("metrics"), *BETWEEN_SEEDS]
+    near = [] if metric in known else get_close_matches(metric, known, n=1, cutoff=0.8)
+    if near:
+        raise InputError(f"--trained-by '{name}' is no metric: did you mean '{near[0]}'?")
+    return metric
 
 
 def _require_new(name: str, arms: Mapping[str, Any]) -> None:

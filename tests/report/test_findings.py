@@ -10,6 +10,7 @@ from videogpa.report.findings import (
     decimals,
     evidence,
     headline,
+    naming,
     number,
     read_summary,
     remarks,
@@ -143,10 +144,38 @@ def test_only_a_gain_that_survives_everything_is_confirmed(primary, psnr, flow, 
 
 def test_the_evidence_has_the_numbers():
     found = summary(comparison("consistency", "better"))
-    assert evidence(found, "consistency") == (
-        "In consistency, dpo reaches 0.50 and base 0.50: a difference of +0.20 "
-        "(95% interval +0.10 to +0.30, 40% of what the true videos gain), better in 75% of 48 prompts."
+    level = {"base": {"consistency": 0.5}, "dpo": {"consistency": 0.7}}
+    rest = "(95% interval +0.10 to +0.30, 40% of what the true videos gain), better in 75% of 48 prompts."
+    assert evidence(found.model_copy(update={"arms": level}), "consistency") == (
+        f"In consistency, dpo reaches 0.70 and base 0.50: a difference of +0.20 {rest}"
     )
+    # Means of different videos differ by something else.
+    assert evidence(found, "consistency") == (
+        f"In consistency, dpo differs from base by +0.20 in the 96 videos that both have {rest}"
+    )
+
+
+def test_of_two_that_break_a_guard_the_winner_is_named():
+    guards = {"dpo": ["sharpness is 90.0% of the base's"], "dpo_random": ["motion is 80.0% of the base's"]}
+    found = summary(comparison("consistency", "disqualified", against="dpo_random"), guards=guards)
+    assert headline(found, "consistency", TRUTH).startswith("dpo is disqualified (sharpness")
+    turned = found.comparisons[0].model_copy(update={"arm": "dpo_random", "against": "dpo"})
+    found = found.model_copy(update={"comparisons": [turned]})
+    assert headline(found, "consistency", TRUTH).startswith("dpo_random is disqualified (motion")
+
+
+def test_a_primary_that_was_named_after_the_data_does_not_pass_for_another():
+    found = summary(comparison("consistency", "better"))
+    assert naming(found) == ""
+    found = found.model_copy(update={"primary": "consistency", "primaries_before": ["consistency"]})
+    assert naming(found) == "The primary, named before the data, is consistency."
+    assert not any("primary" in sentence for sentence in remarks(found, []))
+    found = found.model_copy(update={"primaries_before": ["consistency", "mvcs", None, "mvcs"]})
+    assert naming(found) == (
+        "The primary, consistency, was named after an evaluation of some of these videos by mvcs and without a "
+        "primary was finished."
+    )
+    assert naming(found) in remarks(found, [])
 
 
 def test_few_prompts_are_a_reason_for_doubt():

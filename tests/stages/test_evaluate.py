@@ -27,7 +27,7 @@ from videogpa.stages.evaluate import (
     summarize,
 )
 from videogpa.stages.external_scores import ExternalScore
-from videogpa.stages.prompts import WorldPrompts
+from videogpa.stages.prompts import FilePrompts, WorldPrompts
 from videogpa.stages.reuse import measured_together
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
@@ -193,15 +193,16 @@ def test_what_made_an_arm_does_not_judge_it():
         "other": Arm(model="elsewhere"),
     }
     cfg = CFG.model_copy(update={"arms": arms, "trained_by": "consistency"})
+    pictures = ["consistency", "cross_view", "edge_agreement", "paper_reward"]
     surfaces = ["alignment", "depth_agreement", "mvcs", "mvcs_published", "normal_agreement"]
     assert circular(cfg) == {
-        "dpo": ["consistency", "cross_view", "edge_agreement"],
+        "dpo": pictures,
         "best": surfaces,
-        "both": sorted(["consistency", "cross_view", "edge_agreement", *surfaces]),
+        "both": sorted([*pictures, *surfaces]),
     }
     # Without any LoRA it can only be about the models: one may have been merged into them.
     alone = cfg.model_copy(update={"arms": {"other": arms["other"]}})
-    assert circular(alone) == {"other": ["consistency", "cross_view", "edge_agreement"]}
+    assert circular(alone) == {"other": pictures}
 
 
 def test_the_protocol_covers_what_decides_the_figures_and_not_the_arms():
@@ -388,6 +389,34 @@ def test_further_arms_join_those_of_another_evaluation(inputs, evaluated, tmp_pa
     ]
 
 
+def test_an_evaluation_that_cannot_be_reused_leaves_the_folder_free(inputs, evaluated, tmp_path):
+    cfg, world = inputs
+    out = tmp_path / "out"
+    other = cfg.model_copy(update={"sample": cfg.sample.model_copy(update={"seed": 7})})
+    for earlier, message in ((evaluated, "was made differently"), (tmp_path / "no", "is no evaluation")):
+        with pytest.raises(InputError, match=message):
+            run(other, world, out, reuse=[earlier])
+        assert not out.exists()
+
+
+def test_what_is_reused_is_not_emptied(inputs, evaluated, tmp_path):
+    cfg, world = inputs
+    out = tmp_path / "out"
+    shutil.copytree(evaluated, out)
+    with pytest.raises(InputError, match="choose another output folder"):
+        run(cfg, world, out, reuse=[out], overwrite=True)
+    assert read_rows(out, EvalRow) == read_rows(evaluated, EvalRow)
+
+
+def test_the_same_prompt_twice_is_not_two_prompts(inputs, tmp_path):
+    cfg, _ = inputs
+    (tmp_path / "asked.txt").write_text("a room\na box\na room\n")
+    asked = prompts.run_files(FilePrompts(), tmp_path / "asked.txt", tmp_path / "prompts")
+    with pytest.raises(InputError, match=r"prompts 'prompt00000' and 'prompt00002' of .* are the same"):
+        run(cfg, asked, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 class Stopped(Exception):
     """In the place of drawing."""
 
@@ -472,7 +501,7 @@ def test_what_made_an_arm_may_not_be_its_only_judge_unless_that_is_said(inputs, 
     allowed = alone.model_copy(update=selected | {"allow_circular": True})
     summary = json.loads((run(allowed, world, tmp_path / "out") / "summary.json").read_text())
     assert summary["allow_circular"] is True
-    assert summary["circular"] == {"best": ["consistency", "cross_view", "edge_agreement"]}
+    assert summary["circular"] == {"best": ["consistency", "cross_view", "edge_agreement", "paper_reward"]}
     assert summary["truth"] == {}
     assert (tmp_path / "out" / "between_seeds.jsonl").read_text() == ""
 

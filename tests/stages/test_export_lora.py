@@ -13,7 +13,7 @@ from tests.families import tiny_hunyuan_video_1_5, tiny_wan
 from videogpa.artifact import open_artifact, write_json_atomic
 from videogpa.dpo.config import TrainConfig
 from videogpa.dpo.lora import LORA_FILES, add_lora, load_lora, save_lora
-from videogpa.errors import InputError
+from videogpa.errors import InputError, StageStopped
 from videogpa.families import hunyuan_video_1_5, wan
 from videogpa.stages import export_lora
 from videogpa.stages.evaluate import Arm, EvaluateConfig, summarize
@@ -79,7 +79,7 @@ def finished(tmp_path_factory, model):
     ) as artifact:
         artifact.append(*rows)
         write_json_atomic(folder / "evaluation" / "summary.json", summarize(evaluation, rows))
-        artifact.finish([row.id for row in rows])
+        artifact.finish([row.id for row in rows], ["summary.json"])
     return folder
 
 
@@ -98,6 +98,17 @@ def read_card(out):
 def rows_of(body):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in body.splitlines() if "|" in line]
     return {row[0]: row[1:] for row in rows}
+
+
+def test_an_evaluation_that_was_changed_since_is_on_no_card(finished, model, tmp_path):
+    copy = tmp_path / "evaluation"
+    shutil.copytree(finished / "evaluation", copy)
+    told = (copy / "summary.json").read_text()
+    (copy / "summary.json").write_text(told.replace('"mean_difference": 0.25', '"mean_difference": 0.9'))
+    assert (copy / "summary.json").read_text() != told
+    with pytest.raises(StageStopped, match=r"summary\.json is not the file that its stage made"):
+        run(ExportLoraConfig(), finished / "lora" / "dpo", tmp_path / "out", model=model, evaluation=copy)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_card_tells_what_the_run_recorded(finished, model, tmp_path):
@@ -128,9 +139,21 @@ def test_the_card_tells_what_the_run_recorded(finished, model, tmp_path):
     assert told[export_lora.FIGURES["accuracy"]] == ["0.625"]
     (found,) = [line for line in body.splitlines() if "`depth_agreement`" in line]
     assert [c.strip() for c in found.split("|")[1:-1]] == [
-        *("1", "base", "`depth_agreement`", "higher", "+0.2500", "+0.2500 to +0.2500", "100.0%", "2")
+        *(
+            "1",
+            "base",
+            "`depth_agreement`",
+            "higher",
+            "+0.2500",
+            "+0.2500 to +0.2500",
+            "100.0%",
+            "2",
+            "unclear",
+        )
     ]
-    assert "At strength 1 motion is 50.0% of the base's" in body
+    assert "dpo is this LoRA at strength 1." in body
+    assert "dpo is disqualified: motion is 50.0% of the base's." in body
+    assert "With only 2 prompts, no interval here can be trusted." in body
     assert "unknown" not in body
 
 

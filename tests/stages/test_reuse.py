@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from videogpa.artifact import open_artifact
+from videogpa.artifact import hash_json, open_artifact
 from videogpa.errors import InputError, StageStopped
 from videogpa.stages.evaluate import Arm, EvaluateConfig
-from videogpa.stages.reuse import take_over
+from videogpa.stages.reuse import primaries_before, take_over
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig
 from videogpa.types import Candidate, EvalRow, Score
@@ -126,6 +126,36 @@ def test_what_draws_or_scores_otherwise_is_refused(given, earlier, tmp_path, cha
     with pytest.raises(InputError, match=message):
         take_over(earlier, out)
     assert taken(out) == []
+
+
+def test_videos_of_another_version_are_refused(given, earlier, tmp_path):
+    record = json.loads((earlier / "config.json").read_text())
+    record["environments"][0]["videogpa"] = "0.0.1"
+    record["environments_sha256"] = hash_json(record["environments"])
+    (earlier / "config.json").write_text(json.dumps(record))
+    out = begun(CFG, given, tmp_path / "out")
+    with pytest.raises(InputError, match=r"earlier was made differently.*videogpa 0\.0\.1 -> "):
+        take_over(earlier, out)
+
+
+def test_what_decided_in_finished_ones_is_known_also_at_second_hand(given, earlier, tmp_path):
+    """Not that of one that was stopped: nobody saw who wins there."""
+    second = begun(CFG.model_copy(update={"primary": "mvcs"}), given, tmp_path / "second")
+    take_over(earlier, second)
+    assert primaries_before(second) == []
+    with open_artifact(
+        second,
+        stage="evaluation",
+        config=CFG.model_copy(update={"primary": "mvcs"}),
+        inputs=given,
+        row_type=EvalRow,
+    ) as artifact:
+        artifact.finish([])
+    for name, before in (("third", second), ("fourth", tmp_path / "third")):
+        out = begun(CFG.model_copy(update={"primary": "oracle_psnr"}), given, tmp_path / name)
+        for _ in range(2):
+            take_over(before, out)
+        assert primaries_before(out) == ["mvcs"]
 
 
 def test_other_prompts_are_refused(given, earlier, tmp_path):

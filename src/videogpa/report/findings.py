@@ -73,12 +73,14 @@ class OutsideMetric(BaseModel):
 class Summary(BaseModel):
     """`summary.json` of an evaluation.
 
-    guards: why an arm is disqualified; truth: what the true videos score; circular: by arm, the metrics that made it.
+    guards: why an arm is disqualified; truth: what the true videos score; circular: by arm, the metrics that made it;
+    primaries_before: those of finished evaluations whose videos this one took over, None for one that named none.
     """
 
     model_config = ConfigDict(frozen=True)
 
     primary: str | None = None
+    primaries_before: list[str | None] = []
     arms: dict[str, dict[str, FiniteFloat]]
     truth: dict[str, FiniteFloat] = {}
     external: dict[str, OutsideMetric] = {}
@@ -127,8 +129,10 @@ def headline(summary: Summary, primary: str, truth: Sequence[str]) -> str:
     verdict = compared[primary].verdict
     aside = _aside(arm, compared, truth, verdict)
     if verdict == "disqualified":
-        winner = arm if summary.guards.get(arm) else against
-        return f"{winner} is disqualified ({_list(summary.guards[winner])}): no gain in {primary} counts."
+        c = compared[primary]
+        ahead = (arm, against) if (c.mean_difference > 0) == c.higher_is_better else (against, arm)
+        winner = next((side for side in ahead if summary.guards.get(side)), ahead[0])
+        return f"{winner} is disqualified ({_list(summary.guards.get(winner, []))}): no gain in {primary} counts."
     if verdict in ("unclear", "neither"):
         return f"No clear gain: in {primary}, videos by {arm} and by {against} cannot be told apart{aside}."
     if verdict == "worse":
@@ -148,12 +152,13 @@ def evidence(summary: Summary, primary: str) -> str:
     places = decimals(d for d in summary.comparisons if d.metric == primary)
     ours, theirs = (number(summary.arms[a][primary], places) for a in (arm, against))
     difference, low, high = (number(x, places, signed=True) for x in (c.mean_difference, *c.ci95))
+    level = f"{arm} reaches {ours} and {against} {theirs}: a difference of {difference} "
+    if number(summary.arms[arm][primary] - summary.arms[against][primary], places, signed=True) != difference:
+        # Their own means are not of the same videos.
+        level = f"{arm} differs from {against} by {difference} in the {c.n} videos that both have "
     wins = "" if c.win_rate is None else f", better in {c.win_rate:.0%} of {c.prompts} prompts"
     share = "" if c.headroom_share is None else f", {percent(c.headroom_share)} of what the true videos gain"
-    return (
-        f"In {primary}, {arm} reaches {ours} and {against} {theirs}: a difference of {difference} "
-        f"(95% interval {low} to {high}{share}){wins}."
-    )
+    return f"In {primary}, {level}(95% interval {low} to {high}{share}){wins}."
 
 
 def caveat(prompts: int) -> str:
@@ -161,6 +166,17 @@ def caveat(prompts: int) -> str:
     return (
         "" if prompts >= FEWEST_PROMPTS else f"With only {prompts} prompts, no interval here can be trusted."
     )
+
+
+def naming(summary: Summary) -> str:
+    """Which metric decides, and whether that was said before anybody could see who wins; empty where none does."""
+    if summary.primary is None:
+        return ""
+    others = [before for before in summary.primaries_before if before != summary.primary]
+    if not others:
+        return f"The primary, named before the data, is {summary.primary}."
+    by = _list(dict.fromkeys(f"by {before}" if before else "without a primary" for before in others))
+    return f"The primary, {summary.primary}, was named after an evaluation of some of these videos {by} was finished."
 
 
 def remarks(summary: Summary, guards: Sequence[str]) -> list[str]:
@@ -171,6 +187,8 @@ def remarks(summary: Summary, guards: Sequence[str]) -> list[str]:
         sentences.append(f"{arm} is disqualified: {_list(problems)}." if problems else kept)
     for arm, metrics in summary.circular.items():
         sentences.append(f"{arm} was made by {_list(metrics)}: what that says of it is no evidence.")
+    if any(before != summary.primary for before in summary.primaries_before):
+        sentences.append(naming(summary))
     if summary.allow_circular:
         sentences.append("Circular judging was allowed: what made an arm may be its only judge here.")
     return sentences

@@ -12,6 +12,7 @@ from videogpa import __version__
 from videogpa.artifact import (
     MANIFEST,
     copy_atomic,
+    hash_as_made,
     hash_file,
     hash_json,
     lock,
@@ -21,6 +22,7 @@ from videogpa.artifact import (
     read_rows,
     recorded,
     require_as_made,
+    require_outside,
     write_json_atomic,
     write_text_atomic,
 )
@@ -52,7 +54,15 @@ from videogpa.stages.comparison import (
     means,
 )
 from videogpa.stages.external_scores import ExternalScore, read_external_scores, require_apart
-from videogpa.stages.reuse import made_differently, measured_together, take_over, videos_of
+from videogpa.stages.reuse import (
+    REUSED,
+    made_differently,
+    measured_together,
+    primaries_before,
+    require_alike,
+    take_over,
+    videos_of,
+)
 from videogpa.stages.sample import SampleConfig
 from videogpa.stages.score import ScoreConfig, protocol_hash
 from videogpa.statistics import LEVEL, POWER
@@ -65,7 +75,7 @@ EXTERNAL = "external"
 ARM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]{0,63}"
 """Of paths and addresses of pages, too."""
 KIN = (
-    {"consistency", "cross_view", "edge_agreement"},
+    {"consistency", "cross_view", "edge_agreement", "paper_reward"},
     {"depth_agreement", "normal_agreement", "alignment", "mvcs", "mvcs_published"},
 )
 """They compare the same pictures, or the same surfaces, by the same geometry: none judges what another made."""
@@ -137,11 +147,19 @@ def run(
     Raises:
         InputError: an unknown arm is compared, or two arms twice, an arm has a name that it cannot have, the primary
             cannot be measured, what trained or selected an arm would judge it, or the scores cannot be made
-            (`score.check_needed`), or an evaluation in `reuse` was made differently.
+            (`score.check_needed`), two prompts are the same, or an evaluation in `reuse` was made differently or lies
+            in `out`.
     """
     arms = {name: _with_maker(arm) for name, arm in cfg.arms.items()}
     cfg = cfg.model_copy(update={"arms": arms})
     worlds = check(cfg, prompts)
+
+    def check_reused(identity: Mapping[str, Any]) -> None:
+        if overwrite or not (out / MANIFEST).exists():
+            for earlier in reuse:
+                require_outside(earlier, out)
+                require_alike(earlier, identity)
+
     with open_artifact(
         out,
         stage="evaluation",
@@ -149,11 +167,12 @@ def run(
         inputs=_inputs(cfg, prompts),
         row_type=EvalRow,
         overwrite=overwrite,
+        check=check_reused,
     ) as artifact:
         if artifact.complete:
             return out
         known: dict[Together, BetweenSeedsRow] = {}
-        alike = [earlier for earlier in reuse_alike if not made_differently(earlier, out)]
+        alike = [earlier for earlier in reuse_alike if not made_differently(earlier, recorded(out))]
         for earlier in (*reuse, *alike):
             take_over(earlier, out)
             known |= measured_together(earlier)
@@ -171,9 +190,13 @@ def run(
             videos |= {(TRUTH, str(s.prompt_id)): [folder / s.video] * cfg.sample.candidates for s in truth}
         between = between_seeds(cfg.score, videos, worlds, known=known, workers=workers)
         write_text_atomic(out / BETWEEN, "".join(f"{row.model_dump_json()}\n" for row in between))
-        summary = summarize(cfg, rows, between, truth) | {"protocol": protocol(cfg, recorded(out)["inputs"])}
+        summary = summarize(cfg, rows, between, truth) | {
+            "protocol": protocol(cfg, recorded(out)["inputs"]),
+            "primaries_before": primaries_before(out),
+        }
         write_json_atomic(out / SUMMARY, summary)
-        artifact.finish([r.id for r in rows], [SUMMARY, BETWEEN])
+        kept = [REUSED] if (out / REUSED).exists() else []
+        artifact.finish([r.id for r in rows], [SUMMARY, BETWEEN, *kept])
     return out
 
 
@@ -184,7 +207,9 @@ def check(cfg: EvaluateConfig, prompts: Path) -> Worlds:
         InputError: as `run`. What a LoRA's training says of itself is not looked at.
     """
     _check_arms(cfg)
-    worlds = {p.id: p.world for p in read_rows(prompts, Prompt) if p.status == "ok"}
+    asked = [prompt for prompt in read_rows(prompts, Prompt) if prompt.status == "ok"]
+    _require_different(asked, prompts)
+    worlds = {prompt.id: prompt.world for prompt in asked}
     _check_judges(cfg, worlds)
     return worlds
 
@@ -257,7 +282,11 @@ def _add_scores(evaluation: Path, rows: Sequence[EvalRow], tables: Sequence[Path
         copy_atomic(path, evaluation / EXTERNAL / name)
     write_json_atomic(
         evaluation / SUMMARY,
-        summary | {"protocol": _with_external(own, summary["external"])},
+        summary
+        | {
+            "protocol": _with_external(own, summary["external"]),
+            "primaries_before": primaries_before(evaluation),
+        },
     )
     manifest = read_manifest(evaluation)
     changed = {
@@ -456,6 +485,19 @@ def _with_external(own: str, outside: Mapping[str, Any]) -> str:
     """An evaluation's protocol, and after a + the names and directions of what others measured (8 hex digits)."""
     directions = {name: says["higher_is_better"] for name, says in outside.items()}
     return f"{own.partition('+')[0]}+{hash_json(directions)[:8]}"
+
+
+def _require_different(asked: Sequence[Prompt], folder: Path) -> None:
+    """Two that are the same are not two in any statistics."""
+    known: dict[tuple[str, str | None], str] = {}
+    for prompt in asked:
+        image = prompt.image and hash_as_made(folder / prompt.image)
+        first = known.setdefault((prompt.model_dump_json(exclude={"id", "image"}), image), prompt.id)
+        if first != prompt.id:
+            raise InputError(
+                f"prompts '{first}' and '{prompt.id}' of {folder} are the same: keep one, and draw it with more "
+                "seeds (--seeds)"
+            )
 
 
 def _check_arms(cfg: EvaluateConfig) -> None:

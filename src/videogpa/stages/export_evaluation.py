@@ -13,8 +13,9 @@ from videogpa.artifact import copy_atomic, open_artifact, read_rows, require_as_
 from videogpa.engines.base import Workers
 from videogpa.engines.local import map_rows
 from videogpa.errors import InputError, RowFailed
-from videogpa.report.findings import Comparison, Summary, read_summary
+from videogpa.report.findings import Comparison, Summary, caveat, naming, read_summary, remarks
 from videogpa.stages.against_truth import BETWEEN
+from videogpa.stages.comparison import GUARDED
 from videogpa.stages.evaluate import SUMMARY, read_evaluation
 from videogpa.stages.export_pairs import DATASET, METADATA
 from videogpa.types import EvalRow, Prompt
@@ -111,14 +112,15 @@ def _card(cfg: ExportEvaluationConfig, summary: Summary, table: Sequence[Mapping
     rows = "\n".join(
         _row(compared) for compared in summary.comparisons if compared.higher_is_better is not None
     )
-    broken = [f"- {arm}: {'; '.join(problems)}" for arm, problems in summary.guards.items() if problems]
-    guards = "\n\nDisqualified (blur or lost motion):\n\n" + "\n".join(broken) if broken else ""
-    primary = f" The primary, named before, is `{summary.primary}`." if summary.primary else ""
+    kept = [name for name in GUARDED if name in metrics]
+    asked = f"{len(table)} videos of {len(summary.arms)} arms on the same {prompts} prompts and seeds."
+    said = "\n".join(f"- {sentence}" for sentence in (caveat(prompts), *remarks(summary, kept)) if sentence)
     return (
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n# {cfg.title}\n\n"
-        f"{len(table)} videos of {len(summary.arms)} arms on the same {prompts} prompts and seeds.{primary}\n\n"
-        "| arm | against | metric | better is | difference | 95 % interval | prompts won |\n"
-        f"|---|---|---|---|---|---|---|\n{rows}{guards}\n\n"
+        f"{asked} {naming(summary)}".rstrip()
+        + "\n\n"
+        "| arm | against | metric | better is | difference | 95 % interval | prompts won | verdict |\n"
+        f"|---|---|---|---|---|---|---|---|\n{rows}\n\n{said}\n\n"
         f"Columns: `file_name` (the video), `arm`, `prompt`, `prompt_id`, `seed`, and the metrics "
         f"{', '.join(f'`{name}`' for name in metrics)}. `{SUMMARY}` has all comparisons, `{BETWEEN}` what the seeds "
         "of a prompt say together.\n\nWritten by `videogpa export-evaluation`.\n"
@@ -138,6 +140,7 @@ def _row(compared: Comparison) -> str:
         difference,
         f"{low} to {high}",
         won,
+        compared.verdict,
     )
     return f"| {' | '.join(cells)} |"
 

@@ -6,7 +6,7 @@ says of itself, `peft/`, `comfyui/`, `merged/`.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,8 @@ from videogpa.errors import InputError, first_problem
 from videogpa.families.variants import experts_of, license_of, variants_of
 from videogpa.licenses import PERMISSIVE, UNKNOWN
 from videogpa.plugin import available
+from videogpa.report.findings import Summary, caveat, naming, read_summary, remarks
+from videogpa.stages.comparison import GUARDED
 from videogpa.stages.train import LORA, SUMMARY
 from videogpa.weights import GENERATOR
 
@@ -82,7 +84,7 @@ class Origin:
     training: dict[str, Any] | None = None
     config: dict[str, Any] | None = None
     pairs: dict[str, Any] | None = None
-    evaluation: dict[str, Any] | None = None
+    evaluation: Summary | None = None
     arms: dict[str, float] | None = None
 
 
@@ -256,28 +258,44 @@ def _training_sections(origin: Origin) -> Iterator[str]:
 def _evaluation_text(origin: Origin) -> str:
     if origin.evaluation is None or origin.arms is None:
         return "None is known."
-    rows = []
-    for found in origin.evaluation["comparisons"]:
-        if found["arm"] not in origin.arms or found["higher_is_better"] is None:
-            continue
-        low, high = found["ci95"]
-        rows.append((
-            f"{origin.arms[found['arm']]:g}", found["against"], f"`{found['metric']}`",
-            "higher" if found["higher_is_better"] else "lower", f"{found['mean_difference']:+.4f}",
-            f"{low:+.4f} to {high:+.4f}", f"{found['win_rate']:.1%}", str(found["n"]),
-        ))  # fmt: skip
-    problems = [
-        f"At strength {strength:g} {problem}."
-        for arm, strength in origin.arms.items()
-        for problem in origin.evaluation["guards"].get(arm, [])
+    about = _about(origin.evaluation, origin.arms)
+    rows = [
+        (
+            f"{origin.arms[found.arm]:g}", found.against, f"`{found.metric}`",
+            "higher" if found.higher_is_better else "lower", f"{found.mean_difference:+.4f}",
+            "{:+.4f} to {:+.4f}".format(*found.ci95),
+            "" if found.win_rate is None else f"{found.win_rate:.1%}", str(found.n), found.verdict,
+        )
+        for found in about.comparisons
+        if found.higher_is_better is not None
+    ]  # fmt: skip
+    kept = [name for name in GUARDED if any(name in about.arms.get(arm, {}) for arm in origin.arms)]
+    prompts = max((found.prompts for found in about.comparisons), default=0)
+    said = [
+        *(f"{arm} is this LoRA at strength {strength:g}." for arm, strength in origin.arms.items()),
+        caveat(prompts),
+        *remarks(about, kept),
     ]
-    columns = ("strength", "against", "metric", "better is", "difference", "95 % interval", "wins", "videos")
+    columns = (
+        "strength", "against", "metric", "better is", "difference", "95 % interval", "wins", "videos", "verdict",
+    )  # fmt: skip
     return "\n\n".join([
         "Same prompts and seeds as what it is compared with; intervals resample whole prompts; strengths are those "
-            "of the LoRA as it was trained.",
+            f"of the LoRA as it was trained. {naming(about)}".rstrip(),
         _table(columns, rows),
-        *(["Blur or lost motion: " + " ".join(problems)] if problems else []),
+        "\n".join(f"- {sentence}" for sentence in said if sentence),
     ])  # fmt: skip
+
+
+def _about(summary: Summary, arms: Collection[str]) -> Summary:
+    """What an evaluation says of some arms alone."""
+    return summary.model_copy(
+        update={
+            "comparisons": [found for found in summary.comparisons if found.arm in arms],
+            "guards": {arm: problems for arm, problems in summary.guards.items() if arm in arms},
+            "circular": {arm: metrics for arm, metrics in summary.circular.items() if arm in arms},
+        }
+    )
 
 
 def _usage(cfg: ExportLoraConfig, count: int, family: str, lost: float | None) -> str:
@@ -341,7 +359,7 @@ def _evaluated(lora: Path, evaluation: Path | None) -> dict[str, Any]:
     }
     if not arms:
         raise InputError(f"none of the arms of {folder} is {lora}")
-    return {"evaluation": _json(folder / EVALUATION), "arms": arms}
+    return {"evaluation": read_summary(folder / EVALUATION), "arms": arms}
 
 
 def _pairs_config(training: Path, recorded: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from videogpa.artifact import require_file
 from videogpa.errors import InputError
@@ -22,6 +22,8 @@ from videogpa.types import MetricValues
 
 Key = tuple[str, str, int]
 """Arm, prompt id and seed: one video of an evaluation."""
+LARGEST = 1e100
+"""Squares and sums of what is larger have no number."""
 SHOWN = 5
 """Names that an error lists at most."""
 
@@ -35,7 +37,7 @@ class ExternalScore(BaseModel):
     prompt_id: str
     seed: int
     metric: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    value: FiniteFloat
+    value: float = Field(allow_inf_nan=False, ge=-LARGEST, le=LARGEST)
     higher_is_better: bool = True
 
     @property
@@ -189,6 +191,8 @@ def _problem(found: Mapping[str, Any]) -> str:
             return f"'{field}' is no known field; remove or rename it (the fields are {fields})"
         case "finite_number":
             return f"{field} {found['input']} is no finite number; leave out what could not be measured"
+        case "less_than_equal" | "greater_than_equal":
+            return f"{field} {found['input']} is beyond {LARGEST:g} either way; rescale the metric"
         case "string_pattern_mismatch":
             return f"{field} {found['input']!r} may have letters, digits, _ and - only; rename it"
     return f"{field} {found['input']!r} does not fit: {found['msg']}; correct it"

@@ -1,11 +1,13 @@
 """Arms that an earlier evaluation drew and scored, which one with more arms need not make again."""
 
+import json
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from videogpa import __version__
 from videogpa.artifact import (
     LOCK,
     MANIFEST,
@@ -18,6 +20,7 @@ from videogpa.artifact import (
     read_rows,
     recorded,
     require_as_made,
+    write_json_atomic,
 )
 from videogpa.engines.local import progress
 from videogpa.errors import InputError
@@ -27,6 +30,8 @@ from videogpa.stages.comparison import BASE, TRUTH
 from videogpa.types import EvalRow
 
 KINDS = ("samples", "scores")
+REUSED = "reused.json"
+"""The evaluations that one has taken over arms from, theirs included: [{"evaluation": hash, "primary": name}]."""
 SHARED = {"config": ("sample", "score"), "inputs": ("prompts", "model")}
 """What all arms of an evaluation have in common."""
 JUDGING = ("trained_by", "best_by")
@@ -37,17 +42,16 @@ def take_over(earlier: Path, out: Path) -> None:
     """Link finished videos and scores of an evaluation into one that has begun: those of the base, of the truth and of
     every arm that is made of the same, whatever it is called there.
 
-    What `out` already has of an arm stays. `earlier` need not be finished.
+    What `out` already has of an arm stays. `earlier` need not be finished. `out` keeps a record of it (`reused.json`).
 
     Raises:
-        InputError: `earlier` is no evaluation, or its prompts, its model, how it draws or how it scores are others.
+        InputError: as `require_alike`.
         StageStopped: what it has of an arm was changed since.
     """
-    if found := made_differently(earlier, out):
-        raise InputError(
-            f"{earlier} was made differently, so none of its arms can be reused: {'; '.join(found)}"
-        )
-    before, now = recorded(earlier), recorded(out)
+    now = recorded(out)
+    require_alike(earlier, now)
+    before = recorded(earlier)
+    _record(earlier, out)
     known = {made_of: name for name, made_of in _arms(before).items()}
     both = [(name, known[made_of]) for name, made_of in _arms(now).items() if made_of in known]
     with progress("arms reused", len(both)) as advance:
@@ -56,17 +60,51 @@ def take_over(earlier: Path, out: Path) -> None:
             advance(name)
 
 
-def made_differently(earlier: Path, out: Path) -> list[str]:
-    """What sets all arms of one evaluation apart from those of another that has begun; nothing where they are alike.
+def require_alike(earlier: Path, now: Mapping[str, Any]) -> None:
+    """Arms of the two can be the same. `now` has stage, configuration and hashes of inputs of the later one.
+
+    Raises:
+        InputError: `earlier` is no evaluation, or its prompts, its model, how it draws or how it scores are others, or
+            another version of this package made it.
+    """
+    if found := made_differently(earlier, now):
+        raise InputError(
+            f"{earlier} was made differently, so none of its arms can be reused: {'; '.join(found)}"
+        )
+
+
+def made_differently(earlier: Path, now: Mapping[str, Any]) -> list[str]:
+    """What sets all arms of an evaluation apart from those of another; nothing where they are alike.
 
     Raises:
         InputError: `earlier` is no evaluation.
     """
-    now = recorded(out)
     if (read_record(earlier) or {}).get("stage") != now["stage"]:
         raise InputError(f"{earlier} is no evaluation: give one that has drawn some of the arms")
     before = recorded(earlier)
-    return [line for part in SHARED for line in differences(_shared(before, part), _shared(now, part), part)]
+    versions = {made["videogpa"] for made in before["environments"]} - {__version__}
+    found = [line for part in SHARED for line in differences(_shared(before, part), _shared(now, part), part)]
+    return [*found, *(f"videogpa {version} -> {__version__}" for version in sorted(versions))]
+
+
+def primaries_before(out: Path) -> list[str | None]:
+    """The primaries of the finished evaluations that one has taken over arms from."""
+    return [before["primary"] for before in _reused(out)]
+
+
+def _record(earlier: Path, out: Path) -> None:
+    """Of one that is not finished nobody has seen who wins."""
+    made = recorded(earlier)
+    finished = (earlier / MANIFEST).exists()
+    own = [{"evaluation": hash_json([made["config"], made["inputs"]]), "primary": made["config"]["primary"]}]
+    known = _reused(out)
+    new = [each for each in (*_reused(earlier), *own * finished) if each not in known]
+    if new:
+        write_json_atomic(out / REUSED, [*known, *new])
+
+
+def _reused(evaluation: Path) -> list[dict[str, Any]]:
+    return json.loads((evaluation / REUSED).read_text()) if (evaluation / REUSED).exists() else []
 
 
 def measured_together(earlier: Path) -> dict[Together, BetweenSeedsRow]:
