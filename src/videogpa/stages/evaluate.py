@@ -491,7 +491,7 @@ def _require_different(asked: Sequence[Prompt], folder: Path) -> None:
     """Two that are the same are not two in any statistics."""
     known: dict[tuple[str, str | None], str] = {}
     for prompt in asked:
-        image = prompt.image and hash_as_made(folder / prompt.image)
+        image = prompt.image and (hash_as_made(folder / prompt.image) or prompt.image)
         first = known.setdefault((prompt.model_dump_json(exclude={"id", "image"}), image), prompt.id)
         if first != prompt.id:
             raise InputError(
