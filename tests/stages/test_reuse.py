@@ -156,6 +156,9 @@ def test_what_decided_in_finished_ones_is_known_also_at_second_hand(given, earli
         for _ in range(2):
             take_over(before, out)
         assert primaries_before(out) == ["mvcs"]
+    (out / "reused.json").write_text('[{"primary": 1}]')
+    with pytest.raises(InputError, match=r"reused\.json is damaged"):
+        primaries_before(out)
 
 
 def test_other_prompts_are_refused(given, earlier, tmp_path):

@@ -1,11 +1,12 @@
 """Arms that an earlier evaluation drew and scored, which one with more arms need not make again."""
 
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from videogpa import __version__
 from videogpa.artifact import (
@@ -23,7 +24,7 @@ from videogpa.artifact import (
     write_json_atomic,
 )
 from videogpa.engines.local import progress
-from videogpa.errors import InputError
+from videogpa.errors import InputError, first_problem
 from videogpa.metrics.between_seeds import BETWEEN_SEEDS
 from videogpa.stages.against_truth import BETWEEN, BetweenSeedsRow, Together, together
 from videogpa.stages.comparison import BASE, TRUTH
@@ -31,11 +32,20 @@ from videogpa.types import EvalRow
 
 KINDS = ("samples", "scores")
 REUSED = "reused.json"
-"""The evaluations that one has taken over arms from, theirs included: [{"evaluation": hash, "primary": name}]."""
+"""The finished evaluations that one has taken over arms from, and what these had been taken over from."""
 SHARED = {"config": ("sample", "score"), "inputs": ("prompts", "model")}
 """What all arms of an evaluation have in common."""
 JUDGING = ("trained_by", "best_by")
 """What an arm's videos and their scores do not depend on."""
+
+
+class Reused(BaseModel):
+    """A finished evaluation: a hash of how it was made, and the metric that decided there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    evaluation: str
+    primary: str | None
 
 
 def take_over(earlier: Path, out: Path) -> None:
@@ -89,22 +99,28 @@ def made_differently(earlier: Path, now: Mapping[str, Any]) -> list[str]:
 
 def primaries_before(out: Path) -> list[str | None]:
     """The primaries of the finished evaluations that one has taken over arms from."""
-    return [before["primary"] for before in _reused(out)]
+    return [before.primary for before in _reused(out)]
 
 
 def _record(earlier: Path, out: Path) -> None:
     """Of one that is not finished nobody has seen who wins."""
-    made = recorded(earlier)
-    finished = (earlier / MANIFEST).exists()
-    own = [{"evaluation": hash_json([made["config"], made["inputs"]]), "primary": made["config"]["primary"]}]
-    known = _reused(out)
-    new = [each for each in (*_reused(earlier), *own * finished) if each not in known]
+    known, found = _reused(out), _reused(earlier)
+    if (earlier / MANIFEST).exists():
+        primary = recorded(earlier)["config"]["primary"]
+        found.append(Reused(evaluation=read_manifest(earlier).config_sha256, primary=primary))
+    new = [each for each in found if each not in known]
     if new:
-        write_json_atomic(out / REUSED, [*known, *new])
+        write_json_atomic(out / REUSED, [each.model_dump(mode="json") for each in (*known, *new)])
 
 
-def _reused(evaluation: Path) -> list[dict[str, Any]]:
-    return json.loads((evaluation / REUSED).read_text()) if (evaluation / REUSED).exists() else []
+def _reused(evaluation: Path) -> list[Reused]:
+    path = evaluation / REUSED
+    if not path.exists():
+        return []
+    try:
+        return TypeAdapter(list[Reused]).validate_json(read_as_made(path))
+    except ValidationError as error:
+        raise InputError(f"{path} is damaged: {first_problem(error)}; redo the evaluation") from error
 
 
 def measured_together(earlier: Path) -> dict[Together, BetweenSeedsRow]:
