@@ -282,8 +282,13 @@ PARTS = {
     "margin_weighted": "240 × 6, weighted by margin",
     "rank_4": "240 × 6, half the steps, rank 4",
     "rank_64": "240 × 6, half the steps, rank 64",
+    "half_rate": "240 × 6, half the steps, half the rate",
     "double_rate": "240 × 6, half the steps, twice the rate",
+    "weak_beta": "240 × 6, half the steps, β 500",
+    "strong_beta": "240 × 6, half the steps, β 8000",
+    "cosine": "240 × 6, half the steps, a falling rate",
     "ema": "240 × 6, half the steps, weights averaged (.95)",
+    "batch_16": "240 × 6, half the steps of 16 pairs",
 }
 LABELS = {
     "base": "base",
