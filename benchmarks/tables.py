@@ -26,7 +26,7 @@ PAIRS_BY_CONSISTENCY = "data_efficiency_cpu2_2026-11-28.csv"
 BEST_OF = "best_of_cpu2_2026-11-30.csv"
 ROUNDS = "rounds_cpu2_2026-11-30.csv"
 GAIN = "embedded_gain_cpu2_2026-11-30.csv"
-"""Dense and safeguarded training and captions, with the reward and the primary of before."""
+SIZES = "base_size_cpu2_2026-11-30"
 TEN_TO_MINUS_FIVE = 1e5
 Table = Sequence[Sequence[str]]
 """The head, then the rows."""
@@ -195,6 +195,47 @@ def efficiency(file: str) -> Table:
             label = _sides(overall, PARTS).removesuffix(" − base")
             body.append((label, overall["pairs"], share, *cells, by_seed))
     return [("", "pairs", "share of the gain", *metrics.values(), "won, by training seed"), *body]
+
+
+def sizes() -> Table:
+    """What other sizes and codes of the base learn in as many steps, and what the recipe gains on each."""
+    labels = {
+        "narrower": "narrower: 2 heads of 48 instead of 4",
+        "as shipped": "as shipped",
+        "wider": "wider: 6 heads",
+        "deeper": "deeper: 12 layers instead of 6",
+        "coarser code": "code of 16 channels instead of 32",
+        "finer code": "code of 48 channels",
+    }
+    columns = {"psnr": 2, "flow_epe": 2, "sharpness": 2, "unexplained": 3, "bias2": 5, "variance": 5}
+    gained = {
+        (row["size"], row["arm"], row["against"], row["metric"]): row for row in _csv(f"{SIZES}_gain.csv")
+    }
+    body = []
+    for row in _csv(f"{SIZES}.csv"):
+        found = {name: float(row[name]) for name in ("parameters", "code_psnr", "psnr_blurred", *columns)}
+        body.append((
+            labels[row["size"]],
+            f"{found['parameters'] / 1e6:.1f} M",
+            fixed(found["code_psnr"], 1),
+            *(fixed(found[name], places) for name, places in columns.items()),
+            fixed(found["psnr_blurred"] - found["psnr"], 2, signed=True),
+            *(_gained(gained[row["size"], arm, "base", "oracle_unexplained"]) for arm in ("dpo", "dpo_random")),
+        ))  # fmt: skip
+    head = (
+        *(
+            "",
+            "weights",
+            "PSNR of the code alone",
+            "PSNR",
+            "flow error",
+            "sharpness",
+            "unexplained share",
+            "bias²",
+        ),
+        *("variance", "blur of .6 pixels, dB", "the recipe's gain", "on shuffled labels"),
+    )
+    return [head, *body]
 
 
 def best_of() -> Table:
@@ -422,6 +463,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "efficiency": partial(efficiency, PAIRS),
     "efficiency_development": partial(efficiency, PAIRS_BY_DEVELOPMENT),
     "efficiency_before": partial(efficiency, PAIRS_BY_CONSISTENCY),
+    "sizes": sizes,
     "best_of": best_of,
     "rounds": rounds,
     "gain": partial(gain, GAIN, LABELS, "static", BY_TRUTH, AGAINST_BASE),

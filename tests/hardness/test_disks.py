@@ -122,7 +122,7 @@ def test_a_folder_of_somebody_else_is_named(commands, finished):
         home = Path(place)
         home.chmod(0o755)
         subprocess.run(["cp", "-a", str(finished), place], check=True)
-        for denied in ("run", "run/scores"):
+        for denied in ("run/prompts", "run/pairs"):
             command = ["pair", home / "run/scores", "--out", home / denied]
             line = the_one_line(commands.start(command, faults=[("as_nobody",)]))
             assert "Permission denied" in line or "holds other files" in line or "made differently" in line

@@ -71,8 +71,8 @@ def test_a_recipe_runs_from_prompts_to_report(tmp_path, name):
         write_image(tmp_path / "first.png", first_frame())
         image = ', "image": "first.png"'
     for file in ("train.json", "test.json"):
-        row = f'{{"text": "{TEXT}"{image}}}'
-        (tmp_path / file).write_text(f"[{row}, {row}]")
+        rows = [f'{{"text": "{text}"{image}}}' for text in (TEXT, f"{TEXT} {TEXT}")]
+        (tmp_path / file).write_text(f"[{', '.join(rows)}]")
     cfg = of(name, tmp_path, model=str(model), geometry="embedded")
     small = {"frames": 9, "height": 32, "width": 32, "steps": 2, "candidates": 2, "dtype": "float32"}
     quick = {
