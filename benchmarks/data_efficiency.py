@@ -126,10 +126,9 @@ def main(
     loras: dict[str, str] = {}
     for name, trained in map_rows(make_worker, names, workers=workers, description="training"):
         if isinstance(trained, RowFailed):
-            # So few pairs that the training stops itself: the others are compared without it.
-            print(f"{name} is left out: {trained}")
-            continue
-        loras[name] = str(trained / train.LORA)
+            raise trained
+        if trained is not None:
+            loras[name] = str(trained / train.LORA)
     full = recipe()
     cfg = EvaluateConfig(
         sample=full.evaluate.sample,
@@ -163,15 +162,20 @@ def _together(folders: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _make_trainer(candidates: Path, scores: Sequence[Path], home: Path) -> Callable[[str], Path]:
-    def fit(name: str) -> Path:
+def _make_trainer(candidates: Path, scores: Sequence[Path], home: Path) -> Callable[[str], Path | None]:
+    def fit(name: str) -> Path | None:
         arm, _, seed = name.rpartition("_")
         part, full = PARTS[arm], recipe(int(seed))
         chosen = _part(part, int(seed), candidates, scores, home / "scores_of" / name)
         pairing = full.pair.model_copy(update=part.pairing)
         formed = pair.run(pairing, chosen, home / "pairs" / name)
         cfg = full.trainings["dpo"].model_copy(update={"steps": STEPS} | part.training)
-        return train.run(cfg, formed, candidates, model_folder(full.sample.model), home / "lora" / name)
+        try:
+            return train.run(cfg, formed, candidates, model_folder(full.sample.model), home / "lora" / name)
+        except train.StoppedItself as stopped:
+            # As happens on very few pairs: the others are compared without it.
+            print(f"{name} is left out: {stopped}")
+            return None
 
     return fit
 

@@ -714,7 +714,7 @@ def evaluate(
         list[str] | None, typer.Option(help="NAME=FOLDER or NAME=FOLDER@FAMILY, repeatable")
     ] = None,
     best_of: Annotated[
-        list[str] | None, typer.Option(help="N, of the base, or NAME=N, of a --lora; repeatable")
+        list[str] | None, typer.Option(help="N, of the base, or NAME=N, of another arm; repeatable")
     ] = None,
     best_by: Annotated[str, typer.Option(help="the metric that selects them")] = "consistency",
     compare: Annotated[

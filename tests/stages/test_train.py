@@ -21,7 +21,7 @@ from videogpa.dpo.reference_cache import ReferenceCache
 from videogpa.errors import InputError, StageStopped
 from videogpa.families.base import save_tensors
 from videogpa.stages import train as stage
-from videogpa.stages.train import run
+from videogpa.stages.train import StoppedItself, run
 from videogpa.types import Candidate, PreferencePair, Row
 
 CFG = TrainConfig(
@@ -565,7 +565,7 @@ def test_a_resumed_training_stops_for_the_same_reason(inputs, tmp_path, monkeypa
 def test_a_training_that_is_hopeless_at_once_names_the_verdict(inputs, tmp_path):
     cfg = HOPELESS.model_copy(update={"evaluate_every": 30})
     with pytest.raises(
-        InputError, match=r"before its first good evaluation: at step 30 beta_too_large.*Lower beta"
+        StoppedItself, match=r"before its first good evaluation: at step 30 beta_too_large.*Lower beta"
     ):
         run(cfg, **inputs, out=tmp_path / "out")
 

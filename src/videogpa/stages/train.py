@@ -140,6 +140,10 @@ def plan_of(
     return plan(cfg, family, batch, len(training), training_rate(dtype, device))
 
 
+class StoppedItself(InputError):
+    """A training that ended before there was anything to keep."""
+
+
 class Taught(BaseModel):
     """What taught a LoRA: the metric of its pairs, and the licences of the weights that made them."""
 
@@ -191,7 +195,7 @@ def _require_fit(family: VideoFamily, pair: TrainingPair, model: Path) -> None:
 
 def _export(family: VideoFamily, end: Progression, folder: Path, name: str) -> None:
     if end.kept_step == 0:
-        raise InputError(f"the training ended before its first good evaluation: {end.stopped}")
+        raise StoppedItself(f"the training ended before its first good evaluation: {end.stopped}")
     set_weights(lora_parameters(family), end.kept)
     save_lora(family, folder, name)
 
